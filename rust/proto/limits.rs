@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Every limit and time-out of the protocol, in one place.
+//!
+//! Times are microseconds, sizes are bytes, unless the name says otherwise.
+
+/// UDP port on which a node serves, unless the module parameter `port=` says otherwise.
+pub const PORT: u16 = 1104;
+
+/// Unit of coherence. Origin and remote must agree on it; a kernel with other pages is refused at load.
+pub const PAGE_BYTES: usize = 4096;
+
+/// Largest size of a file and largest byte offset, as the kernel's `loff_t` has it.
+pub const MAX_SIZE: u64 = i64::MAX as u64;
+
+/// Pages of the largest file, the last one not whole: one more than the largest page index.
+pub const MAX_PAGES: u64 = MAX_SIZE / PAGE_BYTES as u64 + 1;
+
+/// Largest seq: what fits, with a page's state, the 63 bits of an `XArray` value. A file would have to change hands a
+/// million times a second for 36,000 years to reach it.
+pub const MAX_SEQ: u64 = (1 << 60) - 1;
+
+/// Nodes that one directory can name, the origin not counted. Slots are local to an origin, so this is a limit on the
+/// peers of one node, not on the size of a cluster.
+pub const MAX_NODES: usize = 256;
+
+/// Payload of one datagram. Three of them carry a page, and with the header, UDP (8) and IPv4 (20) a datagram has
+/// 1490 bytes: it fits the 1500 of Ethernet, so IP never fragments.
+pub const FRAGMENT_BYTES: usize = 1366;
+
+/// Largest payload of one message: what one `Write` carries.
+pub const MAX_PAYLOAD: usize = 64 * 1024;
+
+/// Fragments of the largest message.
+pub const MAX_FRAGMENTS: usize = MAX_PAYLOAD.div_ceil(FRAGMENT_BYTES);
+
+/// Pages that one `GetShared` or `GetModified` may ask for.
+pub const MAX_BATCH_PAGES: usize = 256;
+
+/// Longest path, as `PATH_MAX` counts it less the final NUL.
+pub const MAX_PATH: usize = 4095;
+
+/// Longest name of a node, and of one path component.
+pub const MAX_NAME: usize = 255;
+
+/// Supplementary groups that travel with an opener's credentials; further ones are left out, which can only refuse
+/// access, never grant it.
+pub const MAX_GROUPS: usize = 64;
+
+/// Requests that may wait for one page at the origin. One more is dropped; its sender retransmits.
+pub const MAX_WAITERS: usize = 8;
+
+/// Replies to requests that must not run twice, kept per peer.
+pub const MAX_REPLIES: usize = 256;
+
+/// Messages of one peer that may be in reassembly at once. The oldest gives way.
+pub const MAX_ASSEMBLIES: usize = 128;
+
+/// First retransmission time-out, before a round trip has been measured.
+pub const RTO_INITIAL_US: u64 = 50_000;
+
+/// Bounds of the retransmission time-out (RFC 6298, with a floor for networks of milliseconds, not of seconds).
+pub const RTO_MIN_US: u64 = 10_000;
+/// See [`RTO_MIN_US`].
+pub const RTO_MAX_US: u64 = 1_000_000;
+
+/// How long a call waits for a silent peer before it ends in `ETIMEDOUT`; the module parameter `timeout_ms=` changes it.
+pub const CALL_TIMEOUT_US: u64 = 5_000_000;
+
+/// A peer from which nothing was heard for so long is asked for a sign of life.
+pub const HELLO_INTERVAL_US: u64 = 1_000_000;
+
+/// A peer silent for so long is shown as down.
+pub const PEER_DOWN_US: u64 = 5_000_000;

@@ -1,0 +1,583 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Wire format, version 1: the only place where bytes on the network are laid out.
+//!
+//! Every datagram is one [`Header`] of 96 bytes and then one fragment of the message's payload. All integers are
+//! little-endian. A message of more than [`FRAGMENT_BYTES`] is sent as several datagrams with equal headers but for
+//! `offset`; IP never has to fragment. Padding may follow a fragment and is ignored.
+//!
+//! | seed's operator | message here | meaning |
+//! |---|---|---|
+//! | `r` read | [`Kind::GetShared`], answered by [`Kind::Grant`] | a node wants to read a page |
+//! | `w` write | [`Kind::GetModified`] answered by [`Kind::Grant`]; [`Kind::Put`] brings the bytes home | a node wants to write a page |
+//! | `i` invalidate | [`Kind::Invalidate`], answered by [`Kind::Ack`] | a node must drop its copy |
+//!
+//! # If you add a message
+//!
+//! 1. a variant of [`Kind`] with its number (never reuse one) and the fields it uses in its doc;
+//! 2. its line in `Kind::from_u8` and in `Kind::ALL`;
+//! 3. the handler in the origin's or the remote's dispatch, and a counter appears by itself;
+//! 4. if it must not run twice, `Kind::once` says so and the reply cache keeps its reply;
+//! 5. a generator in the property tests and a line in the corpus.
+
+use super::limits::{
+    FRAGMENT_BYTES, MAX_BATCH_PAGES, MAX_PAGES, MAX_PAYLOAD, MAX_SEQ, MAX_SIZE, PAGE_BYTES,
+};
+
+/// First four bytes of every datagram.
+pub const MAGIC: u32 = u32::from_le_bytes(*b"VRMT");
+
+/// Version of this format. Another one is a counted drop.
+pub const VERSION: u8 = 1;
+
+/// Bytes of an encoded [`Header`].
+pub const HEADER_BYTES: usize = 96;
+
+/// Bytes kept for an authentication tag at the end of the header; zero in version 1.
+pub const TAG_BYTES: usize = 16;
+
+/// A datagram of a full fragment.
+pub const DATAGRAM_BYTES: usize = HEADER_BYTES + FRAGMENT_BYTES;
+
+const _: () = assert!(
+    DATAGRAM_BYTES + 8 + 20 <= 1500,
+    "a datagram must fit Ethernet's MTU"
+);
+
+/// What a message is. `req` below is [`Header::request`]; every request is retransmitted until its answer comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// Session: "I am `epoch`, you are `peer_epoch` (0: unknown)"; payload: the sender's name. Answered by `HelloAck`.
+    Hello = 1,
+    /// Answer to `Hello`; same fields.
+    HelloAck = 2,
+    /// Answer to any control request and to `Put`: `status`, `seq` and `size` of the file, more by kind.
+    Reply = 3,
+
+    /// `payload`: [`Credentials`] and a path. Reply payload: [`Attributes`].
+    Lookup = 16,
+    /// `index`: open flags, `size`: creation mode, `payload`: [`Credentials`] and a path. Reply: `file`, [`Attributes`].
+    Open = 17,
+    /// The last descriptor of this node closed `file`. Its cached pages stay valid. Flag `WRITE`: it had been opened for
+    /// writing.
+    Close = 18,
+    /// Attributes of `file`. Reply: [`Attributes`].
+    GetAttr = 19,
+    /// Sets the size of `file` to `size`. Reply: [`Attributes`].
+    SetSize = 20,
+    /// Writes `payload` at byte `index` of `file`, or at its end with flag `APPEND`, through the origin's own write path.
+    /// Reply: `index` where it was written, `count` bytes, `size` after it.
+    Write = 21,
+    /// fsync of `file` at the origin, after this node's `Put`s.
+    Commit = 22,
+
+    /// Wants to read `count` pages from `index`. `seq`: the grant given up by asking (0: none). `payload`, if any: a
+    /// bitmap of the pages still missing (bit 0 of byte 0 is page `index`).
+    GetShared = 32,
+    /// Wants to write; fields as `GetShared`. Flag `HAVE`: the sender's copy is valid, no data needed (`count` is 1).
+    GetModified = 33,
+    /// Gives page `index`: `seq`, `size` of the file, flag `WRITE` for ownership, flag `DATA` if the page follows.
+    /// `request` is that of the Get. A `status` other than 0 refuses the page.
+    Grant = 34,
+    /// Drop the copy of page `index`; `seq` orders it against grants. Answered by `Ack` with the same `request`.
+    Invalidate = 35,
+    /// Give page `index` back; flag `KEEP`: a read copy may stay. Answered by a `Put`, or by `Ack` if nothing is held.
+    Recall = 36,
+    /// Done with `Invalidate`, or for `Recall`: nothing is held.
+    Ack = 37,
+    /// Brings page `index` home: `seq` of the grant it was held under, flag `KEEP`, payload the page (up to EOF).
+    /// Answered by `Reply`.
+    Put = 38,
+}
+
+impl Kind {
+    /// All kinds, in the order of their numbers.
+    pub const ALL: [Kind; 17] = [
+        Kind::Hello,
+        Kind::HelloAck,
+        Kind::Reply,
+        Kind::Lookup,
+        Kind::Open,
+        Kind::Close,
+        Kind::GetAttr,
+        Kind::SetSize,
+        Kind::Write,
+        Kind::Commit,
+        Kind::GetShared,
+        Kind::GetModified,
+        Kind::Grant,
+        Kind::Invalidate,
+        Kind::Recall,
+        Kind::Ack,
+        Kind::Put,
+    ];
+
+    /// The kind with this number, or `None` for one that version 1 does not know.
+    pub fn from_u8(number: u8) -> Option<Kind> {
+        Kind::ALL.iter().copied().find(|kind| *kind as u8 == number)
+    }
+
+    /// Position in [`Kind::ALL`], for tables of counters.
+    pub fn index(self) -> usize {
+        Kind::ALL.iter().position(|kind| *kind == self).unwrap_or(0)
+    }
+
+    /// Name for counters and traces.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Hello => "Hello",
+            Kind::HelloAck => "HelloAck",
+            Kind::Reply => "Reply",
+            Kind::Lookup => "Lookup",
+            Kind::Open => "Open",
+            Kind::Close => "Close",
+            Kind::GetAttr => "GetAttr",
+            Kind::SetSize => "SetSize",
+            Kind::Write => "Write",
+            Kind::Commit => "Commit",
+            Kind::GetShared => "GetShared",
+            Kind::GetModified => "GetModified",
+            Kind::Grant => "Grant",
+            Kind::Invalidate => "Invalidate",
+            Kind::Recall => "Recall",
+            Kind::Ack => "Ack",
+            Kind::Put => "Put",
+        }
+    }
+
+    /// Whether the message answers a request, so that `request` names one of the receiver's own.
+    pub fn is_answer(self) -> bool {
+        matches!(self, Kind::Reply | Kind::Grant | Kind::Ack)
+    }
+
+    /// Whether running the request twice would be wrong: its reply is kept and repeated to duplicates.
+    pub fn once(self) -> bool {
+        matches!(self, Kind::Open | Kind::Close | Kind::SetSize | Kind::Write)
+    }
+}
+
+/// Bits of [`Header::flags`].
+pub mod flags {
+    /// Ownership: the page may be written.
+    pub const WRITE: u16 = 1 << 0;
+    /// The page's bytes are the payload.
+    pub const DATA: u16 = 1 << 1;
+    /// The sender's copy is valid; or, on Recall and Put, a read copy stays with the remote.
+    pub const KEEP: u16 = 1 << 2;
+    /// The sender of `GetModified` has a valid read copy.
+    pub const HAVE: u16 = 1 << 3;
+    /// Write at the end of the file.
+    pub const APPEND: u16 = 1 << 4;
+    /// A retransmission (for counters; the receiver decides by `request`).
+    pub const RETRY: u16 = 1 << 5;
+    /// `Commit`: data only (fdatasync).
+    pub const DATASYNC: u16 = 1 << 6;
+    /// All bits that version 1 knows; others are a counted drop.
+    pub const ALL: u16 = (1 << 7) - 1;
+}
+
+/// The fixed header. `Default` is all zero, with kind `Hello`; fields that a kind does not name are zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// What the message is.
+    pub kind: Kind,
+    /// Bits of [`flags`].
+    pub flags: u16,
+    /// Session of the sender: random, nonzero, new with every load of its module.
+    pub epoch: u64,
+    /// Session of the receiver as the sender knows it; 0 while unknown, allowed only in `Hello` and `HelloAck`.
+    pub peer_epoch: u64,
+    /// Order of the origin's decisions on `file`: grants, invalidations, recalls, sizes.
+    pub seq: u64,
+    /// Request id: chosen by who asks, increasing over a session, never 0 in a request.
+    pub request: u64,
+    /// File id: chosen by the origin, unique in its session.
+    pub file: u64,
+    /// Page index, or byte offset where the kind says so.
+    pub index: u64,
+    /// Size of the file in bytes, where the kind says so.
+    pub size: u64,
+    /// Bytes of the whole message's payload, all fragments together.
+    pub length: u32,
+    /// Offset of this fragment in the payload; a multiple of `fragment`.
+    pub offset: u32,
+    /// Pages or bytes, where the kind says so.
+    pub count: u32,
+    /// Payload bytes of every fragment but the last one.
+    pub fragment: u16,
+    /// An errno as a positive number, 0 for success.
+    pub status: u16,
+}
+
+impl Default for Header {
+    fn default() -> Header {
+        Header {
+            kind: Kind::Hello,
+            flags: 0,
+            epoch: 0,
+            peer_epoch: 0,
+            seq: 0,
+            request: 0,
+            file: 0,
+            index: 0,
+            size: 0,
+            length: 0,
+            offset: 0,
+            count: 0,
+            fragment: FRAGMENT_BYTES as u16,
+            status: 0,
+        }
+    }
+}
+
+/// Why a datagram was dropped. Each has a counter; nothing else happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// Shorter than a header, or than its fragment.
+    Truncated,
+    /// Not ours.
+    Magic,
+    /// Another version of the format.
+    Version,
+    /// A kind that this version does not know.
+    Kind,
+    /// Unknown flags, or fields outside their limits.
+    Field,
+}
+
+/// Writes integers one after another; the reverse of [`Reader`].
+struct Writer<'a> {
+    bytes: &'a mut [u8],
+    at: usize,
+}
+
+impl Writer<'_> {
+    fn put<const N: usize>(&mut self, value: [u8; N]) {
+        self.bytes[self.at..self.at + N].copy_from_slice(&value);
+        self.at += N;
+    }
+}
+
+/// Reads integers one after another, `None` past the end.
+struct Reader<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        if count > self.bytes.len() {
+            return None;
+        }
+        let (head, tail) = self.bytes.split_at(count);
+        self.bytes = tail;
+        Some(head)
+    }
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+    fn u8(&mut self) -> Option<u8> {
+        self.array().map(u8::from_le_bytes)
+    }
+    fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+}
+
+impl Header {
+    /// A header of this kind, all else zero.
+    pub fn new(kind: Kind) -> Header {
+        Header {
+            kind,
+            ..Header::default()
+        }
+    }
+
+    /// Whether all bits of `mask` are set in the flags.
+    pub fn has(&self, mask: u16) -> bool {
+        self.flags & mask == mask
+    }
+
+    /// The header's bytes; the tag is zero.
+    pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        let mut w = Writer {
+            bytes: &mut bytes,
+            at: 0,
+        };
+        w.put(MAGIC.to_le_bytes());
+        w.put([VERSION, self.kind as u8]);
+        w.put(self.flags.to_le_bytes());
+        w.put(self.epoch.to_le_bytes());
+        w.put(self.peer_epoch.to_le_bytes());
+        w.put(self.seq.to_le_bytes());
+        w.put(self.request.to_le_bytes());
+        w.put(self.file.to_le_bytes());
+        w.put(self.index.to_le_bytes());
+        w.put(self.size.to_le_bytes());
+        w.put(self.length.to_le_bytes());
+        w.put(self.offset.to_le_bytes());
+        w.put(self.count.to_le_bytes());
+        w.put(self.fragment.to_le_bytes());
+        w.put(self.status.to_le_bytes());
+        debug_assert!(w.at + TAG_BYTES == HEADER_BYTES);
+        bytes
+    }
+
+    /// Splits a datagram into its header and its fragment, without the padding.
+    ///
+    /// # Errors
+    ///
+    /// Says why the datagram must be dropped. No bytes make it panic.
+    pub fn decode(datagram: &[u8]) -> Result<(Header, &[u8]), Malformed> {
+        let header = Header::parse(datagram)?;
+        let body = &datagram[HEADER_BYTES..];
+        let wanted = header.fragment_bytes();
+        match body.get(..wanted) {
+            Some(fragment) => Ok((header, fragment)),
+            None => Err(Malformed::Truncated),
+        }
+    }
+
+    /// Bytes of payload that this datagram carries.
+    pub fn fragment_bytes(&self) -> usize {
+        (self.length.saturating_sub(self.offset) as usize).min(self.fragment as usize)
+    }
+
+    fn parse(datagram: &[u8]) -> Result<Header, Malformed> {
+        if datagram.len() < HEADER_BYTES {
+            return Err(Malformed::Truncated);
+        }
+        let mut r = Reader { bytes: datagram };
+        let short = Malformed::Truncated;
+        if r.u32().ok_or(short)? != MAGIC {
+            return Err(Malformed::Magic);
+        }
+        if r.u8().ok_or(short)? != VERSION {
+            return Err(Malformed::Version);
+        }
+        let kind = Kind::from_u8(r.u8().ok_or(short)?).ok_or(Malformed::Kind)?;
+        let header = Header {
+            kind,
+            flags: r.u16().ok_or(short)?,
+            epoch: r.u64().ok_or(short)?,
+            peer_epoch: r.u64().ok_or(short)?,
+            seq: r.u64().ok_or(short)?,
+            request: r.u64().ok_or(short)?,
+            file: r.u64().ok_or(short)?,
+            index: r.u64().ok_or(short)?,
+            size: r.u64().ok_or(short)?,
+            length: r.u32().ok_or(short)?,
+            offset: r.u32().ok_or(short)?,
+            count: r.u32().ok_or(short)?,
+            fragment: r.u16().ok_or(short)?,
+            status: r.u16().ok_or(short)?,
+        };
+        header.check()?;
+        Ok(header)
+    }
+
+    /// Whether [`Header::index`] is that of a page.
+    fn of_page(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::GetShared
+                | Kind::GetModified
+                | Kind::Grant
+                | Kind::Invalidate
+                | Kind::Recall
+                | Kind::Ack
+                | Kind::Put
+        )
+    }
+
+    /// What must hold in every header. Who computes with these fields relies on it: nothing here can overflow.
+    fn check(&self) -> Result<(), Malformed> {
+        let fragment = u32::from(self.fragment);
+        let session = matches!(self.kind, Kind::Hello | Kind::HelloAck);
+        let get = matches!(self.kind, Kind::GetShared | Kind::GetModified);
+        let carries_page = matches!(self.kind, Kind::Grant | Kind::Put);
+        let pages = if get { u64::from(self.count) } else { 1 };
+        let sane = self.flags & !flags::ALL == 0
+            && self.epoch != 0
+            && self.length as usize <= MAX_PAYLOAD
+            && self.fragment as usize <= FRAGMENT_BYTES
+            && fragment >= 256
+            && self.offset % fragment == 0
+            && (self.offset < self.length || self.offset == 0)
+            && self.status < 4096
+            && self.seq <= MAX_SEQ
+            && self.size <= MAX_SIZE
+            && self.index <= MAX_SIZE - u64::from(self.length)
+            && (!self.of_page() || self.index <= MAX_PAGES - pages)
+            && (!get || (self.count >= 1 && self.count as usize <= MAX_BATCH_PAGES))
+            && (!carries_page || self.length as usize <= PAGE_BYTES)
+            && (session || (self.request != 0 && self.peer_epoch != 0));
+        if sane {
+            Ok(())
+        } else {
+            Err(Malformed::Field)
+        }
+    }
+}
+
+/// Who opens: travels with `Lookup` and `Open`, before the path.
+///
+/// Layout: uid u32, gid u32, number of groups u16, then a u32 for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credentials<'a> {
+    /// fsuid of the opener, in its initial user namespace.
+    pub uid: u32,
+    /// fsgid of the opener.
+    pub gid: u32,
+    /// Supplementary groups, four little-endian bytes each.
+    groups: &'a [u8],
+}
+
+impl<'a> Credentials<'a> {
+    /// Reads credentials and the path behind them.
+    pub fn decode(payload: &'a [u8]) -> Option<(Credentials<'a>, &'a [u8])> {
+        let mut r = Reader { bytes: payload };
+        let uid = r.u32()?;
+        let gid = r.u32()?;
+        let count = usize::from(r.u16()?);
+        if count > super::limits::MAX_GROUPS {
+            return None;
+        }
+        let groups = r.take(count * 4)?;
+        Some((Credentials { uid, gid, groups }, r.bytes))
+    }
+
+    /// The supplementary groups.
+    pub fn groups(&self) -> impl Iterator<Item = u32> + 'a {
+        self.groups
+            .chunks_exact(4)
+            .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+    }
+
+    /// Bytes that [`Credentials::encode`] writes for this many groups.
+    pub const fn encoded_bytes(groups: usize) -> usize {
+        10 + 4 * groups
+    }
+
+    /// Writes credentials into the start of `out`; the path goes behind them. `None` if `out` is too small or there
+    /// are more than [`super::limits::MAX_GROUPS`] groups.
+    pub fn encode(uid: u32, gid: u32, groups: &[u32], out: &mut [u8]) -> Option<usize> {
+        let bytes = Credentials::encoded_bytes(groups.len());
+        if out.len() < bytes || groups.len() > super::limits::MAX_GROUPS {
+            return None;
+        }
+        let mut w = Writer { bytes: out, at: 0 };
+        w.put(uid.to_le_bytes());
+        w.put(gid.to_le_bytes());
+        w.put((groups.len() as u16).to_le_bytes());
+        for group in groups {
+            w.put(group.to_le_bytes());
+        }
+        Some(bytes)
+    }
+}
+
+/// A point in time: seconds since 1970 and nanoseconds (0 to 999,999,999).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Time {
+    /// Seconds; negative before 1970.
+    pub seconds: i64,
+    /// Nanoseconds in the second.
+    pub nanoseconds: u32,
+}
+
+/// What `stat` shows; the payload of replies to `Lookup`, `Open`, `GetAttr`, `SetSize`. The size is in the header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// Inode number at the origin.
+    pub ino: u64,
+    /// Generation of that inode number and device: (ino, generation, device) never names two files.
+    pub generation: u64,
+    /// Device number at the origin.
+    pub device: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// 512-byte blocks.
+    pub blocks: u64,
+    /// Type and permission bits.
+    pub mode: u32,
+    /// Links.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Last access.
+    pub atime: Time,
+    /// Last change of the data.
+    pub mtime: Time,
+    /// Last change of the inode.
+    pub ctime: Time,
+}
+
+/// Bytes of encoded [`Attributes`].
+pub const ATTRIBUTES_BYTES: usize = 5 * 8 + 4 * 4 + 3 * 12;
+
+impl Attributes {
+    /// The attributes' bytes.
+    pub fn encode(&self) -> [u8; ATTRIBUTES_BYTES] {
+        let mut bytes = [0; ATTRIBUTES_BYTES];
+        let mut w = Writer {
+            bytes: &mut bytes,
+            at: 0,
+        };
+        for value in [
+            self.ino,
+            self.generation,
+            self.device,
+            self.size,
+            self.blocks,
+        ] {
+            w.put(value.to_le_bytes());
+        }
+        for value in [self.mode, self.nlink, self.uid, self.gid] {
+            w.put(value.to_le_bytes());
+        }
+        for time in [self.atime, self.mtime, self.ctime] {
+            w.put(time.seconds.to_le_bytes());
+            w.put(time.nanoseconds.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Reads attributes; `None` if there are too few bytes or a field is out of its range.
+    pub fn decode(payload: &[u8]) -> Option<Attributes> {
+        let mut r = Reader { bytes: payload };
+        let mut attributes = Attributes {
+            ino: r.u64()?,
+            generation: r.u64()?,
+            device: r.u64()?,
+            size: r.u64()?,
+            blocks: r.u64()?,
+            mode: r.u32()?,
+            nlink: r.u32()?,
+            uid: r.u32()?,
+            gid: r.u32()?,
+            ..Attributes::default()
+        };
+        for time in [
+            &mut attributes.atime,
+            &mut attributes.mtime,
+            &mut attributes.ctime,
+        ] {
+            time.seconds = r.u64()? as i64;
+            time.nanoseconds = r.u32()?;
+            if time.nanoseconds >= 1_000_000_000 {
+                return None;
+            }
+        }
+        (attributes.size <= MAX_SIZE).then_some(attributes)
+    }
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `vremote`: peers, exports and status of the kernel module of the same name.
+//!
+//! It only reads and writes the module's files in configfs (`/sys/kernel/config/vremote`) and debugfs
+//! (`/sys/kernel/debug/vremote`), and says what to do when they are not there.
+//!
+//! Exit status: 0 done; 1 refused or not found; 2 wrong usage; 3 the module cannot be reached (not loaded, a file system not
+//! mounted, not root).
+
+mod control;
+mod problem;
+mod status;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+use control::Control;
+use problem::Problem;
+
+/// Peers, exports and status of VRemote, the coherent distributed page cache.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Exit status: 0 done; 1 refused or not found; 2 wrong usage; 3 the module cannot be reached."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Nodes that this one talks to
+    #[command(subcommand)]
+    Peer(Peer),
+    /// Directories that peers may open files in
+    #[command(subcommand)]
+    Export(Export),
+    /// Everything that the module shows
+    Status {
+        /// The module's own document, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove all exports and peers, so that the module can be unloaded
+    Clear,
+}
+
+#[derive(Subcommand)]
+enum Peer {
+    /// Make a node a peer; it must do the same with this one
+    Add {
+        /// Its name: `uname -n` there, and the directory below /vremote here
+        name: String,
+        /// Its IPv4 address or host name, with :PORT if that is not the port of this node
+        address: String,
+    },
+    /// End the session with a peer and forget it
+    Del {
+        /// Name of the peer
+        name: String,
+    },
+    /// All peers and their condition
+    Show,
+}
+
+#[derive(Subcommand)]
+enum Export {
+    /// Let peers open the files below a directory
+    Add {
+        /// The directory
+        path: PathBuf,
+        /// Root on a peer is root here, instead of nobody
+        #[arg(long)]
+        no_root_squash: bool,
+    },
+    /// Take it back
+    Del {
+        /// The directory
+        path: PathBuf,
+    },
+    /// All exported directories
+    Show,
+}
+
+fn run(command: &Command, out: &mut impl Write) -> Result<(), Problem> {
+    let control = Control::new();
+    match command {
+        Command::Peer(Peer::Add { name, address }) => control.add_peer(name, address)?,
+        Command::Peer(Peer::Del { name }) => control.del_peer(name)?,
+        Command::Peer(Peer::Show) => {
+            let peers = control.peers()?;
+            // The condition of the peers is in debugfs; their addresses are known without.
+            let document = control.status().ok();
+            out.write_all(status::peers(&peers, document.as_ref()).as_bytes())?;
+        }
+        Command::Export(Export::Add {
+            path,
+            no_root_squash,
+        }) => {
+            control.add_export(path, !no_root_squash)?;
+        }
+        Command::Export(Export::Del { path }) => control.del_export(path)?,
+        Command::Export(Export::Show) => {
+            out.write_all(status::exports(&control.exports()?).as_bytes())?;
+        }
+        Command::Status { json: true } => {
+            // As the module wrote it, once it is known to be whole.
+            control.status()?;
+            out.write_all(control.status_text()?.as_bytes())?;
+        }
+        Command::Status { json: false } => {
+            out.write_all(status::document(&control.status()?).as_bytes())?;
+        }
+        Command::Clear => control.clear()?,
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments.command, &mut io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // `vremote status | head`: nobody reads on, which is no failure.
+        Err(Problem::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("vremote: error: {problem}");
+            if let Some(fix) = problem.fix() {
+                eprintln!("vremote:   to fix: {fix}");
+            }
+            ExitCode::from(problem.exit_status())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

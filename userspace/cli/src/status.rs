@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The status document and the configuration as tables.
+
+use serde_json::Value;
+
+use crate::control::{Export, Peer};
+
+/// Columns of the table of peers: title, and field of the document.
+const PEER_COLUMNS: [(&str, &str); 9] = [
+    ("PEER", "name"),
+    ("ADDRESS", "address"),
+    ("STATE", "state"),
+    ("RTT_US", "rtt_us"),
+    ("SENT", "tx"),
+    ("RECEIVED", "rx"),
+    ("RESENT", "retransmits"),
+    ("DROPS", "drops"),
+    ("EPOCH", "epoch"),
+];
+
+/// Rows of words in columns, the first row being the titles.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..columns).map(width).collect();
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(&format!("{cell:width$}  "));
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// One value in a cell: an object of counters as their sum, nothing as a dash.
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".into(),
+        Value::String(text) => plain(text),
+        Value::Bool(value) => (if *value { "yes" } else { "no" }).into(),
+        Value::Object(fields) if fields.values().all(Value::is_u64) => fields
+            .values()
+            .filter_map(Value::as_u64)
+            .sum::<u64>()
+            .to_string(),
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().map(cell).collect();
+            if items.is_empty() {
+                "-".into()
+            } else {
+                items.join(",")
+            }
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Text for a terminal: nothing in a name may control it.
+fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
+/// A list of objects as a table: the columns are the fields of the first one. Empty for an empty list.
+fn objects(title: &str, list: &Value) -> String {
+    let Some(list) = list.as_array().filter(|list| !list.is_empty()) else {
+        return String::new();
+    };
+    let Some(first) = list[0].as_object() else {
+        return String::new();
+    };
+    let names: Vec<_> = first.keys().collect();
+    let mut rows = vec![names.iter().map(|name| name.to_uppercase()).collect()];
+    rows.extend(list.iter().map(|entry| {
+        names
+            .iter()
+            .map(|name| cell(&entry[name.as_str()]))
+            .collect()
+    }));
+    format!("\n{title}\n{}", table(&rows))
+}
+
+/// The configured peers, with their condition if the document is to be had.
+pub(crate) fn peers(peers: &[Peer], document: Option<&Value>) -> String {
+    let mut rows = vec![vec![
+        "PEER".to_string(),
+        "ADDRESS".into(),
+        "STATE".into(),
+        "RTT_US".into(),
+    ]];
+    for peer in peers {
+        let list = document.and_then(|document| document["peers"].as_array());
+        let entry = list.and_then(|list| {
+            list.iter()
+                .find(|entry| entry["name"] == peer.name.as_str())
+        });
+        let shown = |field: &str| entry.map_or_else(|| "-".into(), |entry| cell(&entry[field]));
+        let address = if peer.address.is_empty() {
+            "-".into()
+        } else {
+            plain(&peer.address)
+        };
+        rows.push(vec![
+            plain(&peer.name),
+            address,
+            shown("state"),
+            shown("rtt_us"),
+        ]);
+    }
+    table(&rows)
+}
+
+/// The configured exports.
+pub(crate) fn exports(exports: &[Export]) -> String {
+    let mut rows = vec![vec!["EXPORT".to_string(), "ROOT".into(), "STATE".into()]];
+    for export in exports {
+        rows.push(vec![
+            plain(&export.path.to_string_lossy()),
+            if export.root_squash {
+                "squashed"
+            } else {
+                "trusted"
+            }
+            .into(),
+            if export.enabled {
+                "enabled"
+            } else {
+                "disabled"
+            }
+            .into(),
+        ]);
+    }
+    table(&rows)
+}
+
+/// The whole document for people.
+pub(crate) fn document(document: &Value) -> String {
+    let mut out = format!(
+        "node {}, UDP port {}, session {}\n",
+        cell(&document["node"]),
+        cell(&document["port"]),
+        cell(&document["epoch"])
+    );
+    let none = Vec::new();
+    let list = document["peers"].as_array().unwrap_or(&none);
+    if list.is_empty() {
+        out.push_str("\nno peers (vremote peer add NAME ADDRESS)\n");
+    } else {
+        let mut rows = vec![PEER_COLUMNS
+            .iter()
+            .map(|(title, _)| (*title).to_string())
+            .collect()];
+        rows.extend(list.iter().map(|peer| {
+            PEER_COLUMNS
+                .iter()
+                .map(|(_, field)| cell(&peer[*field]))
+                .collect()
+        }));
+        out.push('\n');
+        out.push_str(&table(&rows));
+    }
+    for (title, field) in [
+        ("exported directories", "exports"),
+        ("files shared here", "shares"),
+        ("files of other nodes", "remote_files"),
+    ] {
+        out.push_str(&objects(title, &document[field]));
+    }
+    if let Some(drops) = document["drops"].as_object() {
+        let counted: Vec<_> = drops
+            .iter()
+            .filter(|(_, n)| n.as_u64() != Some(0))
+            .map(|(reason, n)| format!("{reason} {n}"))
+            .collect();
+        if !counted.is_empty() {
+            out.push_str(&format!("\ndropped: {}\n", counted.join(", ")));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn sample() -> Value {
+        json!({
+            "version": 1, "node": "a", "epoch": "00ff", "port": 1104,
+            "peers": [{"name": "b\u{1b}[2J", "address": "10.0.0.2:1104", "slot": 0, "state": "up", "epoch": "01",
+                "rtt_us": null, "rto_us": 50000, "tx": {"Hello": 2, "Open": 3}, "rx": {}, "retransmits": 0, "drops": 1}],
+            "drops": {"magic": 0, "wrong_epoch": 4},
+            "exports": [{"path": "/srv", "root_squash": true}], "shares": [], "remote_files": []
+        })
+    }
+
+    #[test]
+    fn document_is_readable() {
+        let text = document(&sample());
+        assert!(text.starts_with("node a, UDP port 1104, session 00ff\n"));
+        assert!(
+            text.contains("PEER")
+                && text.contains("10.0.0.2:1104")
+                && text.contains("exported directories\n")
+        );
+        assert!(text.ends_with("dropped: wrong_epoch 4\n"), "{text}");
+        assert!(
+            !text.contains('\u{1b}'),
+            "a name must not control the terminal"
+        );
+        let row = text.lines().find(|line| line.contains("10.0.0.2")).unwrap();
+        let words: Vec<_> = row.split_whitespace().collect();
+        assert_eq!(
+            words[1..],
+            ["10.0.0.2:1104", "up", "-", "5", "0", "0", "1", "01"]
+        );
+    }
+
+    #[test]
+    fn peers_without_document() {
+        let configured = [Peer {
+            name: "b".into(),
+            address: "10.0.0.2:1104".into(),
+        }];
+        let text = peers(&configured, None);
+        assert_eq!(
+            text.lines()
+                .nth(1)
+                .unwrap()
+                .split_whitespace()
+                .collect::<Vec<_>>(),
+            ["b", "10.0.0.2:1104", "-", "-"]
+        );
+    }
+
+    #[test]
+    fn an_odd_document_is_shown_all_the_same() {
+        document(&json!({"version": 1}));
+        document(&json!({"version": 1, "peers": 3, "shares": [1], "exports": [{}], "drops": []}));
+    }
+}

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The protocol of VRemote in a world of a few nodes and a bad network, to be explored.
+//!
+//! The origin of a file, `R` remotes and `P` pages; every node reads and writes. The origin runs `directory.rs`, the
+//! remotes run `copy.rs`: the files that the kernel module compiles. What the kernel does around them is modelled in
+//! [`world`]. The network loses, duplicates and reorders as it likes, within a [`world::Budget`].
+//!
+//! Three ways to explore:
+//!
+//! - `tests/exhaustive.rs`: stateright visits every state within a budget;
+//! - `tests/random.rs`: thousands of long random schedules, each named by a seed ([`simulate`]);
+//! - `tests/mutations.rs`: both, on worlds with a planted bug ([`mutation`]) that must be found.
+//!
+//! What must hold in every state is in [`checks`].
+
+pub mod checks;
+pub mod mutation;
+pub mod simulate;
+pub mod world;
+
+/// Prints a line of results. Unlike `println!` it is not held back when a test passes.
+pub fn report(line: &str) {
+    use std::io::Write;
+    // Nobody reads it: no reason to fail.
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Round-trip times, retransmission, duplicate suppression.
+
+use proptest::prelude::*;
+use vremote_proto::limits::*;
+use vremote_proto::reliable::*;
+
+#[test]
+fn time_out_follows_the_round_trip() {
+    let mut rtt = RttEstimator::new();
+    assert_eq!((rtt.srtt_us(), rtt.rto_us()), (None, RTO_INITIAL_US));
+    // RFC 6298: the first measurement counts fully, with half of it as variation.
+    rtt.sample(40_000, false);
+    assert_eq!((rtt.srtt_us(), rtt.rto_us()), (Some(40_000), 120_000));
+    for _ in 0..100 {
+        rtt.sample(40_000, false);
+    }
+    assert_eq!(rtt.srtt_us(), Some(40_000));
+    assert!(rtt.rto_us() < 45_000);
+    // One slow answer raises it by four times its deviation.
+    rtt.sample(80_000, false);
+    assert!((80_000..90_000).contains(&rtt.rto_us()), "{}", rtt.rto_us());
+}
+
+#[test]
+fn a_retransmitted_exchange_is_no_measurement() {
+    let mut rtt = RttEstimator::new();
+    rtt.sample(900_000, true);
+    assert_eq!(rtt, RttEstimator::new());
+    let mut retry = Retry::new(0, 20_000, None);
+    assert_eq!(retry.rtt_us(5_000), Some(5_000));
+    assert_eq!(retry.on_tick(20_000), Tick::Resend);
+    assert_eq!(retry.rtt_us(21_000), None);
+}
+
+#[test]
+fn retransmission_backs_off_and_gives_up() {
+    let mut retry = Retry::new(1_000, 50_000, Some(500_000));
+    assert_eq!(retry.on_tick(1_000), Tick::Wait(51_000));
+    assert_eq!(retry.on_tick(51_000), Tick::Resend);
+    assert_eq!(retry.on_tick(51_000), Tick::Wait(151_000));
+    assert_eq!(retry.on_tick(151_000), Tick::Resend);
+    assert_eq!(retry.on_tick(160_000), Tick::Wait(351_000));
+    // Late by far: once, not once for each time-out that went by.
+    assert_eq!(retry.on_tick(499_999), Tick::Resend);
+    assert_eq!(retry.on_tick(499_999), Tick::Wait(500_000));
+    assert_eq!(retry.on_tick(500_000), Tick::Expired);
+    assert_eq!(retry.resends(), 3);
+}
+
+#[test]
+fn progress_puts_the_next_retransmission_off() {
+    let mut retry = Retry::new(0, 50_000, None);
+    retry.progress(49_000);
+    assert_eq!(retry.on_tick(50_000), Tick::Wait(99_000));
+    assert_eq!(retry.on_tick(99_000), Tick::Resend);
+}
+
+proptest! {
+    #[test]
+    fn time_out_keeps_its_bounds(samples in prop::collection::vec(any::<u64>(), 1..50)) {
+        let mut rtt = RttEstimator::new();
+        for sample in samples {
+            rtt.sample(sample, false);
+            prop_assert!((RTO_MIN_US..=RTO_MAX_US).contains(&rtt.rto_us()));
+        }
+    }
+
+    #[test]
+    fn a_timer_always_has_a_next_time(
+        now: u64,
+        rto: u64,
+        deadline: Option<u64>,
+        ticks in prop::collection::vec(any::<u64>(), 0..50),
+    ) {
+        let mut retry = Retry::new(now, rto, deadline);
+        for now in ticks {
+            match retry.on_tick(now) {
+                Tick::Wait(until) => prop_assert!(until > now),
+                Tick::Resend => {}
+                Tick::Expired => prop_assert!(deadline.is_some_and(|deadline| now >= deadline)),
+            }
+        }
+    }
+
+    /// Whatever order a network makes of rising ids, nothing runs twice, and what is repeated soon gets its reply.
+    #[test]
+    fn nothing_runs_twice(arrivals in prop::collection::vec(0..2_000_u64, 1..3_000), window in 1..300_u64) {
+        let mut cache = ReplyCache::new();
+        let mut replies = vec![0; MAX_REPLIES];
+        let mut ran = std::collections::HashSet::new();
+        for (time, jump) in arrivals.into_iter().enumerate() {
+            let request = (time as u64 + 1).saturating_sub(jump % window) + 1;
+            match cache.begin(request) {
+                Begin::New(slot) => {
+                    prop_assert!(ran.insert(request));
+                    replies[slot] = request;
+                    cache.done(slot);
+                }
+                Begin::Done(slot) => prop_assert_eq!(replies[slot], request),
+                Begin::Running => prop_assert!(false, "all are done"),
+                Begin::TooOld => prop_assert!(request + (MAX_REPLIES as u64) < time as u64 + 2 + window),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_reply_is_repeated_until_it_is_old() {
+    let mut cache = ReplyCache::new();
+    assert_eq!(cache.begin(10), Begin::New(0));
+    assert_eq!(cache.begin(10), Begin::Running);
+    cache.done(0);
+    assert_eq!(cache.begin(10), Begin::Done(0));
+    for request in 11..10 + MAX_REPLIES as u64 {
+        let Begin::New(slot) = cache.begin(request) else {
+            panic!("{request} is new")
+        };
+        cache.done(slot);
+    }
+    assert_eq!(cache.begin(10), Begin::Done(0));
+    // The oldest one gives way; from now on it must not run again.
+    assert_eq!(cache.begin(1_000), Begin::New(0));
+    assert_eq!(cache.begin(10), Begin::TooOld);
+    assert_eq!(cache.begin(9), Begin::TooOld);
+    assert_eq!(cache.begin(11), Begin::Done(1));
+}
+
+#[test]
+fn what_runs_does_not_give_way() {
+    let mut cache = ReplyCache::new();
+    for request in 1..=MAX_REPLIES as u64 {
+        assert!(matches!(cache.begin(request), Begin::New(_)));
+    }
+    assert_eq!(cache.begin(1_000), Begin::Running);
+    cache.done(7);
+    assert_eq!(cache.begin(1_000), Begin::New(7));
+    assert_eq!(cache.begin(8), Begin::TooOld);
+}
+
+#[test]
+fn what_could_not_run_is_new_again() {
+    let mut cache = ReplyCache::new();
+    let Begin::New(slot) = cache.begin(5) else {
+        panic!("new")
+    };
+    cache.cancel(slot);
+    assert_eq!(cache.begin(5), Begin::New(slot));
+}
+
+proptest! {
+    /// A client that keeps to its window never has a request refused, however unlucky that request is.
+    #[test]
+    fn the_window_keeps_replies_that_are_waited_for(
+        steps in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>(), 0..8_u64), 1..4_000),
+    ) {
+        let mut window = OnceWindow::new();
+        let mut cache = ReplyCache::new();
+        let mut waiting: Vec<(u64, u64)> = Vec::new();
+        let mut last = 1_000;
+        for (begin, which, disorder) in steps {
+            if begin {
+                let Some(number) = window.begin() else { continue };
+                last += 1;
+                // Ids of requests that begin together come in any order.
+                let id = (last - disorder) * 8 + disorder;
+                waiting.push((number, id));
+            } else if !waiting.is_empty() {
+                // Mostly the young ones are lucky.
+                let at = waiting.len() - 1 - which.index(waiting.len().min(4));
+                let (number, id) = waiting[at];
+                let slot = match cache.begin(id) {
+                    Begin::New(slot) => slot,
+                    other => return Err(TestCaseError::fail(format!("{id} is {other:?}"))),
+                };
+                cache.done(slot);
+                prop_assert_eq!(cache.begin(id), Begin::Done(slot));
+                waiting.remove(at);
+                window.end(number);
+            }
+            prop_assert!(waiting.len() <= MAX_ONCE);
+        }
+    }
+}
+
+#[test]
+fn the_window_waits_for_the_oldest() {
+    let mut window = OnceWindow::new();
+    for number in 0..MAX_ONCE as u64 {
+        assert_eq!(window.begin(), Some(number));
+    }
+    assert_eq!(window.begin(), None);
+    window.end(5);
+    assert_eq!(window.begin(), None);
+    window.end(0);
+    assert_eq!(window.begin(), Some(MAX_ONCE as u64));
+    assert_eq!(window.begin(), None);
+    // Neither a second time nor one that never was.
+    window.end(0);
+    window.end(u64::MAX);
+    assert_eq!(window.begin(), None);
+    for number in 0..=MAX_ONCE as u64 {
+        window.end(number);
+    }
+    assert_eq!(window.begin(), Some(MAX_ONCE as u64 + 1));
+}
