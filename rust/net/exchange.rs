@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Requests in flight: each is sent again until it is answered, or until its time is up.
+//!
+//! An [`Exchange`] is registered under its request id with [`start`], which also sends it. From then on
+//!
+//! - each answer with this id from this peer is given to [`Exchange::answer`], until that says that it was the last one;
+//! - [`Exchange::send`] is called again whenever the time-out (from the measured round trips of the peer, doubling) passes
+//!   without an answer;
+//! - [`Exchange::expired`] is called at most once, instead of a last answer: `ETIMEDOUT` or, if there never was a session,
+//!   `ENOTCONN` after the deadline; `ESTALE` when the peer begins a new session; `ENOTCONN` when it is removed.
+//!
+//! [`finish`], the last answer, and `expired` exclude each other: the first one ends the exchange. A `send` that runs at that
+//! moment on another CPU may still be running after it.
+//!
+//! [`call`] is the blocking form for a request with one answer.
+
+use kernel::{
+    bindings, new_spinlock,
+    prelude::*,
+    rbtree::{RBTree, RBTreeNode},
+    sync::{
+        atomic::{Atomic, Relaxed},
+        global_lock, Arc, SpinLock,
+    },
+};
+
+use super::{now_us, peer::Peer, timeout_us, timer};
+use crate::{
+    proto::{
+        reliable::{Retry, Tick},
+        wire::{flags, Header},
+    },
+    stats::Reason,
+    wait::Event,
+};
+
+/// A request in flight, as its owner sees it. `Arc<T>` of an implementation coerces to `Arc<dyn Exchange>`.
+pub trait Exchange: Send + Sync {
+    /// An answer (`Reply`, `Grant` or `Ack` with this request's id, from that peer) arrived. Receive thread: must not wait for
+    /// locks that are held over I/O, nor for the network. `true`: it was the last one, forget the exchange.
+    fn answer(&self, peer: &Arc<Peer>, header: &Header, payload: &[u8]) -> bool;
+
+    /// Sends what is still missing: called once by [`start`] and, with `retry`, for each retransmission. What cannot be
+    /// sent is left to the next time. Process context, of [`start`]'s caller or of the timer.
+    fn send(&self, peer: &Arc<Peer>, retry: bool);
+
+    /// It ended without a last answer; see the module's documentation for the errors. Called at most once, in process
+    /// context; must not wait for the network.
+    fn expired(&self, error: Error);
+}
+
+/// One request in flight.
+struct Entry {
+    peer: Arc<Peer>,
+    exchange: Arc<dyn Exchange>,
+    retry: Retry,
+    /// Whether a round trip has been measured, or cannot be.
+    timed: bool,
+    /// Send again at once: the peer has just become reachable.
+    now: bool,
+    /// How often sending again was put off since the last answer.
+    put_off: u8,
+}
+
+/// How often, and for how many microseconds, sending again is put off while datagrams wait to be looked at: the answer may
+/// be among them. A busy receiver would otherwise ask for everything twice.
+const PUT_OFF: u8 = 10;
+/// See [`PUT_OFF`].
+const PUT_OFF_US: u64 = 2_000;
+
+global_lock! {
+    // SAFETY: Initialised in `prepare`, before anything else.
+    /// All requests in flight, by id. `None` only before the first.
+    unsafe(uninit) static FLIGHTS: SpinLock<Option<RBTree<u64, Entry>>> = None;
+}
+
+/// The last request id that was given out.
+static LAST: Atomic<u64> = Atomic::new(0);
+
+/// Entries that one look at the table acts on, and entries that it looks at: bounds how long the lock is held.
+const GROUP: usize = 16;
+/// See [`GROUP`].
+const SCAN: usize = 256;
+
+pub(super) fn prepare() {
+    // SAFETY: Called once, at load.
+    unsafe { FLIGHTS.init() };
+    // A new session must not use the ids of the one before: a late answer would find somebody.
+    // SAFETY: No requirements.
+    let random = unsafe { bindings::get_random_u64() };
+    LAST.store(random >> 2, Relaxed);
+}
+
+/// A request id: increasing, never 0, never given out again. Any context.
+pub fn next_request() -> u64 {
+    LAST.fetch_add(1, Relaxed) + 1
+}
+
+/// Registers a request and sends it. `deadline` is in microseconds from now; without one it goes on until it is answered,
+/// [`finish`]ed, or the peer's session ends. Process context, may sleep for memory.
+///
+/// # Errors
+///
+/// `ENOTCONN`: the peer was removed. `ENOMEM`. `EEXIST`: the id is in use. Then nothing of `exchange` was or will be called.
+pub fn start(
+    peer: &Arc<Peer>,
+    request: u64,
+    exchange: Arc<dyn Exchange>,
+    deadline: Option<u64>,
+) -> Result {
+    let now = now_us();
+    let rto = peer.rto_us();
+    let deadline = deadline.map(|time| now.saturating_add(time));
+    let entry = Entry {
+        peer: peer.clone(),
+        exchange: exchange.clone(),
+        retry: Retry::new(now, rto, deadline),
+        timed: peer.epoch() == 0,
+        now: false,
+        put_off: 0,
+    };
+    let node = RBTreeNode::new(request, entry, GFP_KERNEL)?;
+    {
+        let mut flights = FLIGHTS.lock();
+        let flights = flights.get_or_insert_with(RBTree::new);
+        if flights.get(&request).is_some() {
+            return Err(EEXIST);
+        }
+        flights.insert(node);
+    }
+    // `remove` marks the peer before it looks for exchanges: either it found this one, or we see the mark.
+    if peer.is_gone() && take(request).is_some() {
+        return Err(ENOTCONN);
+    }
+    timer::at(deadline.unwrap_or(timer::NEVER).min(now + rto));
+    exchange.send(peer, false);
+    Ok(())
+}
+
+/// Ends an exchange: it is not sent again, and neither answered nor expired. Does nothing if it has ended. Any context but
+/// hard interrupts.
+pub fn finish(request: u64) {
+    drop(take(request));
+}
+
+/// Removes an exchange from the table, to be dropped without the lock.
+fn take(request: u64) -> Option<RBTreeNode<u64, Entry>> {
+    FLIGHTS.lock().as_mut()?.remove_node(&request)
+}
+
+/// An answer arrived. Receive thread.
+pub(super) fn answered(peer: &Arc<Peer>, header: &Header, payload: &[u8]) {
+    let found = {
+        let mut flights = FLIGHTS.lock();
+        let entry = flights
+            .as_mut()
+            .and_then(|flights| flights.get_mut(&header.request));
+        entry
+            .filter(|entry| Arc::ptr_eq(&entry.peer, peer))
+            .map(|entry| {
+                let now = now_us();
+                let rtt = if entry.timed {
+                    None
+                } else {
+                    entry.retry.rtt_us(now)
+                };
+                entry.timed = true;
+                entry.put_off = 0;
+                entry.retry.progress(now);
+                (entry.exchange.clone(), rtt)
+            })
+    };
+    let Some((exchange, rtt)) = found else {
+        peer.dropped(Reason::LateAnswer);
+        return;
+    };
+    if let Some(rtt) = rtt {
+        peer.sample_rtt(rtt);
+    }
+    if exchange.answer(peer, header, payload) {
+        finish(header.request);
+    }
+}
+
+/// What the timer has to do for one exchange.
+enum Due {
+    Send(Arc<Peer>, Arc<dyn Exchange>),
+    Expired(RBTreeNode<u64, Entry>),
+}
+
+/// Does what is due, and says when the next is. Timer.
+pub(super) fn tick() -> u64 {
+    let mut next = timer::NEVER;
+    let mut from = Some(0);
+    while let Some(first) = from {
+        let mut due = [const { None }; GROUP];
+        from = collect(first, &mut due, &mut next);
+        for due in due.into_iter().flatten() {
+            match due {
+                Due::Send(peer, exchange) => exchange.send(&peer, true),
+                Due::Expired(node) => {
+                    let (_, entry) = node.to_key_value();
+                    let error = if entry.peer.epoch() == 0 {
+                        ENOTCONN
+                    } else {
+                        ETIMEDOUT
+                    };
+                    entry.exchange.expired(error);
+                }
+            }
+        }
+    }
+    next
+}
+
+/// Looks at the exchanges from this id on, and says from which one on to look next.
+fn collect(from: u64, due: &mut [Option<Due>; GROUP], next: &mut u64) -> Option<u64> {
+    let now = now_us();
+    let mut looked = 0;
+    let mut room = due.iter_mut();
+    let mut place = room.next();
+    let mut flights = FLIGHTS.lock();
+    let mut cursor = flights.as_mut()?.cursor_lower_bound_mut(&from);
+    while let Some(mut at) = cursor {
+        let (request, entry) = at.current_mut();
+        if looked == SCAN {
+            return Some(*request);
+        }
+        let Some(free) = &mut place else {
+            return Some(*request);
+        };
+        looked += 1;
+        let before = entry.retry;
+        let mut tick = entry.retry.on_tick(now);
+        if tick == Tick::Resend && entry.put_off < PUT_OFF && entry.peer.backlog() {
+            entry.put_off += 1;
+            entry.retry = before;
+            tick = Tick::Wait(now + PUT_OFF_US);
+        }
+        if core::mem::take(&mut entry.now) && matches!(tick, Tick::Wait(_)) {
+            entry.timed = true;
+            **free = Some(Due::Send(entry.peer.clone(), entry.exchange.clone()));
+        }
+        if tick == Tick::Resend {
+            **free = Some(Due::Send(entry.peer.clone(), entry.exchange.clone()));
+            tick = entry.retry.on_tick(now);
+        }
+        if let Tick::Wait(time) = tick {
+            *next = (*next).min(time);
+            cursor = at.move_next();
+        } else {
+            // With the last one removed the cursor is at the one before, which has nothing to do any more.
+            let (rest, node) = at.remove_current();
+            **free = Some(Due::Expired(node));
+            cursor = rest;
+        }
+        if free.is_some() {
+            place = room.next();
+        }
+    }
+    None
+}
+
+/// Sends all requests to this peer again, soon: it has just become reachable. Any context but hard interrupts.
+pub(super) fn resend(peer: &Arc<Peer>) {
+    {
+        let mut flights = FLIGHTS.lock();
+        let Some(flights) = flights.as_mut() else {
+            return;
+        };
+        for (_, entry) in flights
+            .iter_mut()
+            .filter(|(_, entry)| Arc::ptr_eq(&entry.peer, peer))
+        {
+            entry.now = true;
+        }
+    }
+    timer::at(now_us());
+}
+
+/// Ends all exchanges with this peer. Process context.
+pub(super) fn end(peer: &Arc<Peer>, error: Error) {
+    end_those(error, |entry| Arc::ptr_eq(&entry.peer, peer));
+}
+
+/// Ends all exchanges there are.
+pub(super) fn end_all() {
+    end_those(ENOTCONN, |_| true);
+}
+
+fn end_those(error: Error, which: impl Fn(&Entry) -> bool) {
+    let mut from = Some(0);
+    while let Some(first) = from {
+        let node = {
+            let mut flights = FLIGHTS.lock();
+            let Some(flights) = flights.as_mut() else {
+                return;
+            };
+            let mut cursor = flights.cursor_lower_bound_mut(&first);
+            let mut looked = 0;
+            loop {
+                let Some(at) = cursor else {
+                    from = None;
+                    break None;
+                };
+                let (request, entry) = at.current();
+                from = Some(*request);
+                if which(entry) {
+                    break Some(at.remove_current().1);
+                }
+                looked += 1;
+                if looked > SCAN {
+                    break None;
+                }
+                cursor = at.move_next();
+            }
+        };
+        if let Some(node) = node {
+            let (_, entry) = node.to_key_value();
+            entry.exchange.expired(error);
+        }
+    }
+}
+
+/// The answer to a [`call`].
+pub struct Answer {
+    /// Its header; `status` is 0.
+    pub header: Header,
+    /// Its payload.
+    pub payload: KVVec<u8>,
+}
+
+/// A request that somebody waits for.
+#[pin_data]
+struct Call {
+    header: Header,
+    payload: KVVec<u8>,
+    #[pin]
+    outcome: SpinLock<Option<Result<Answer>>>,
+    #[pin]
+    done: Event,
+}
+
+impl Call {
+    /// The first outcome counts.
+    fn end(&self, outcome: Result<Answer>) {
+        let unused = {
+            let mut place = self.outcome.lock();
+            if place.is_none() {
+                *place = Some(outcome);
+                None
+            } else {
+                Some(outcome)
+            }
+        };
+        drop(unused);
+        self.done.happen();
+    }
+}
+
+impl Exchange for Call {
+    fn answer(&self, _peer: &Arc<Peer>, header: &Header, payload: &[u8]) -> bool {
+        let outcome = if header.status == 0 {
+            let mut copy = KVVec::new();
+            if copy.extend_from_slice(payload, GFP_KERNEL).is_err() {
+                // The request is sent again, and so is the answer.
+                return false;
+            }
+            Ok(Answer {
+                header: *header,
+                payload: copy,
+            })
+        } else {
+            Err(Error::from_errno(-i32::from(header.status)))
+        };
+        self.end(outcome);
+        true
+    }
+
+    fn send(&self, peer: &Arc<Peer>, retry: bool) {
+        let mut header = self.header;
+        if retry {
+            header.flags |= flags::RETRY;
+        }
+        // Without a session now there may be one at the next attempt; the deadline tells.
+        let _ = peer.send(&header, &self.payload);
+    }
+
+    fn expired(&self, error: Error) {
+        self.end(Err(error));
+    }
+}
+
+/// Sends a request and waits for its answer. The request id is filled in if it is 0. Process context, sleeps for at most
+/// the module's time-out; only a fatal signal ends the wait early.
+///
+/// # Errors
+///
+/// The errno of an answer with a `status`; `ETIMEDOUT`: the peer did not answer in time; `ENOTCONN`: it was removed, or
+/// there has been no session until the time was up; `ESTALE`: it began a new session; `EINTR`: the task was killed; `EINVAL`:
+/// more than `MAX_PAYLOAD` bytes; `ENOMEM`.
+pub fn call(peer: &Arc<Peer>, mut header: Header, payload: &[u8]) -> Result<Answer> {
+    if payload.len() > crate::proto::limits::MAX_PAYLOAD {
+        return Err(EINVAL);
+    }
+    if header.request == 0 {
+        header.request = next_request();
+    }
+    let mut copy = KVVec::new();
+    copy.extend_from_slice(payload, GFP_KERNEL)?;
+    let call = Arc::pin_init(
+        try_pin_init!(Call {
+            header,
+            payload: copy,
+            outcome <- new_spinlock!(None),
+            done <- Event::new(),
+        }),
+        GFP_KERNEL,
+    )?;
+    let limit = timeout_us();
+    start(peer, header.request, call.clone(), Some(limit))?;
+    // The timer ends the exchange at the deadline; the second on top is for a timer that is late.
+    let waited = call.done.wait(limit + 1_000_000);
+    finish(header.request);
+    waited?;
+    let outcome = call.outcome.lock().take();
+    outcome.unwrap_or(Err(ETIMEDOUT))
+}

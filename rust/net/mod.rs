@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Messages between nodes: sockets, peers and their sessions, requests in flight.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | [`udp`] | the socket, the receive thread, segmentation offload |
+//! | [`peer`] | the table of peers, the hello handshake, sending a message |
+//! | [`batch`] | several messages to one peer in one go |
+//! | [`exchange`] | requests in flight: retransmission, answers, deadlines; blocking calls |
+//! | [`timer`] | the one timer behind all of that |
+//!
+//! Order of locks, outermost first: [`peer`]'s table of administration, the receive gate, a peer's assemblies; then spinlocks,
+//! none of which is held while another part is called.
+
+pub mod batch;
+pub mod exchange;
+pub mod peer;
+pub mod timer;
+pub mod udp;
+
+use core::ptr::NonNull;
+
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::{
+        atomic::{Atomic, Relaxed},
+        SetOnce,
+    },
+    workqueue::Queue,
+};
+
+use crate::proto::limits;
+
+/// Longest nodename that a kernel holds, with its final NUL.
+const NODENAME: usize = 65;
+
+/// What this node is called and which session it is in.
+struct Own {
+    epoch: u64,
+    name: [u8; NODENAME],
+    length: usize,
+}
+
+static OWN: SetOnce<Own> = SetOnce::new();
+
+/// How long a call waits for a silent peer, in microseconds.
+static TIMEOUT_US: Atomic<u64> = Atomic::new(limits::CALL_TIMEOUT_US);
+
+/// The session of this node: random, nonzero, new with every load of the module. Any context.
+pub fn own_epoch() -> u64 {
+    OWN.as_ref().map_or(0, |own| own.epoch)
+}
+
+/// The name of this node, as `uname -n` said when the module was loaded. Any context.
+pub fn own_name() -> &'static [u8] {
+    OWN.as_ref().map_or(&[], |own| &own.name[..own.length])
+}
+
+/// How long a call waits for a silent peer, in microseconds (module parameter `timeout_ms`). Any context.
+pub fn timeout_us() -> u64 {
+    TIMEOUT_US.load(Relaxed)
+}
+
+/// Microseconds since boot, without the time in suspend. Any context but NMI.
+pub fn now_us() -> u64 {
+    // SAFETY: May be called in any context but NMI.
+    let nanoseconds = unsafe { bindings::ktime_get() };
+    nanoseconds as u64 / 1000
+}
+
+/// Whether one more line may be logged now: 20 lines in 5 seconds for the whole module. Any context.
+///
+/// For everything that a peer, a user or a lossy network can cause again and again.
+pub fn may_log() -> bool {
+    // SAFETY: No requirements; the limit's state has its own lock.
+    unsafe { crate::shim::vremote_net_may_log() }
+}
+
+/// A workqueue of this module: unbound, and with a thread of its own for when memory is short. Dropping it waits for
+/// everything that was queued.
+///
+/// # Invariants
+///
+/// The pointer is a workqueue that this value owns.
+pub struct Workqueue(NonNull<bindings::workqueue_struct>);
+
+// SAFETY: Workqueues may be used and destroyed by any task.
+unsafe impl Send for Workqueue {}
+// SAFETY: Queueing is safe from many CPUs at once.
+unsafe impl Sync for Workqueue {}
+
+impl Workqueue {
+    /// Creates a queue; `urgent` ones run before everything else. Process context, may sleep; `ENOMEM`.
+    pub fn new(name: &CStr, urgent: bool) -> Result<Workqueue> {
+        // SAFETY: `name` is a string that is copied during the call.
+        let queue = unsafe { crate::shim::vremote_net_workqueue(name.as_char_ptr(), urgent) };
+        // INVARIANT: Just created, owned by nobody else.
+        NonNull::new(queue).map(Workqueue).ok_or(ENOMEM)
+    }
+
+    /// The kernel crate's view of it.
+    pub fn queue(&self) -> &Queue {
+        // SAFETY: By the type's invariant the queue is valid as long as `self`.
+        unsafe { Queue::from_raw(self.0.as_ptr()) }
+    }
+}
+
+impl Drop for Workqueue {
+    fn drop(&mut self) {
+        // SAFETY: By the type's invariant it is ours to destroy; this waits for what is queued.
+        unsafe { bindings::destroy_workqueue(self.0.as_ptr()) };
+    }
+}
+
+/// Chooses the session and prepares all locks. First of all, once in the life of the module; cannot fail.
+pub fn prepare(timeout_ms: u32) {
+    let mut own = Own {
+        epoch: 0,
+        name: [0; NODENAME],
+        length: 0,
+    };
+    while own.epoch == 0 {
+        // SAFETY: No requirements; waits for entropy only before the system has any.
+        own.epoch = unsafe { bindings::get_random_u64() };
+    }
+    // SAFETY: The buffer is as long as said.
+    unsafe { crate::shim::vremote_net_nodename(own.name.as_mut_ptr(), own.name.len()) };
+    own.length = own.name.iter().position(|byte| *byte == 0).unwrap_or(0);
+    OWN.populate(own);
+    TIMEOUT_US.store(u64::from(timeout_ms.max(1)) * 1000, Relaxed);
+    batch::prepare();
+    exchange::prepare();
+    peer::prepare();
+    timer::prepare();
+}
+
+/// Opens the socket and starts to receive; gives the port that it listens on. Process context, may sleep; errors of
+/// the socket, such as `EADDRINUSE`.
+pub fn init(port: u16) -> Result<u16> {
+    timer::start()?;
+    batch::fill();
+    peer::start()
+        .and_then(|()| udp::start(port))
+        .inspect_err(|_| {
+            peer::stop();
+            timer::stop();
+            batch::drain();
+        })
+}
+
+/// Ends everything that [`init`] began: removes all peers, ends all exchanges, waits for the receive thread.
+/// Afterwards sending fails with `ENOTCONN`. Process context, may sleep.
+pub fn exit() {
+    peer::remove_all();
+    udp::stop();
+    peer::stop();
+    timer::stop();
+    exchange::end_all();
+    batch::drain();
+}

@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The UDP socket of this node, and the thread that receives from it.
+//!
+//! Both directions move many datagrams at once: the sender hands the kernel up to 64 KB that it cuts into datagrams
+//! (`UDP_SEGMENT`), the receiver gets what the kernel has joined (`UDP_GRO`). IP never fragments: a datagram that is too
+//! large for the way is refused (`EMSGSIZE`), and [`Peer`] makes smaller ones.
+
+use core::ptr::{null_mut, NonNull};
+
+use kernel::{
+    bindings,
+    error::{from_err_ptr, to_result},
+    prelude::*,
+    sync::{global_lock, Arc},
+};
+
+use super::{
+    exchange, own_epoch,
+    peer::{self, Peer},
+};
+use crate::{
+    proto::wire::{Header, Kind},
+    shim,
+    stats::{dropped, Reason},
+};
+
+/// Largest payload of an IPv4 datagram, and so of what the kernel joins.
+const RECEIVE_BYTES: usize = 65536;
+
+/// A bound UDP socket in the initial network namespace.
+///
+/// # Invariants
+///
+/// The pointer is a valid socket that this value owns.
+pub struct Socket(NonNull<bindings::socket>);
+
+// SAFETY: A socket may be used and released by any task.
+unsafe impl Send for Socket {}
+// SAFETY: The kernel's socket functions lock what they need; all of them may run on many CPUs at once.
+unsafe impl Sync for Socket {}
+
+/// What one receive call gave.
+struct Received {
+    /// Bytes in the buffer.
+    bytes: usize,
+    /// Length of each datagram but the last one; `bytes` if there is one.
+    segment: usize,
+    address: u32,
+    port: u16,
+}
+
+impl Socket {
+    /// Binds a socket to this port of all addresses (0: any free one), and says which it is. Process context.
+    fn open(port: u16) -> Result<(Socket, u16)> {
+        let mut socket = null_mut();
+        let mut bound = 0;
+        // SAFETY: Both out-parameters are valid for writing.
+        to_result(unsafe { shim::vremote_net_open(port, &mut socket, &mut bound) })?;
+        // INVARIANT: On success the socket is valid and ours.
+        Ok((Socket(NonNull::new(socket).ok_or(EIO)?), bound))
+    }
+
+    /// Wakes whoever waits in [`Socket::receive`]; nothing is received from now on.
+    fn shutdown(&self) {
+        // SAFETY: By the type's invariant the socket is valid.
+        unsafe { shim::vremote_net_shutdown(self.0.as_ptr()) };
+    }
+
+    /// Sends `bytes` bytes from `parts` to an address, cut into datagrams of `segment` bytes (0: as one). Never waits for
+    /// buffer space (`EAGAIN`), but may sleep for memory.
+    ///
+    /// # Safety
+    ///
+    /// The parts must be readable, and have `bytes` bytes together.
+    pub(super) unsafe fn send(
+        &self,
+        address: u32,
+        port: u16,
+        parts: &mut [bindings::kvec],
+        bytes: usize,
+        segment: u16,
+    ) -> Result {
+        // SAFETY: The socket is valid by the type's invariant, the parts by this function's contract; the kernel reads
+        // from them during the call only.
+        to_result(unsafe {
+            shim::vremote_net_send(
+                self.0.as_ptr(),
+                address,
+                port,
+                parts.as_mut_ptr(),
+                parts.len(),
+                bytes,
+                segment,
+            )
+        })
+    }
+
+    /// Whether datagrams have arrived that the receive thread has not looked at. A hint; any context.
+    pub(super) fn backlog(&self) -> bool {
+        // SAFETY: By the type's invariant the socket is valid.
+        unsafe { shim::vremote_net_backlog(self.0.as_ptr()) }
+    }
+
+    /// Waits for datagrams, for at most a second (`EAGAIN`). After [`Socket::shutdown`]: 0 bytes.
+    fn receive(&self, buffer: &mut [u8]) -> Result<Received> {
+        let (mut address, mut port, mut segment) = (0, 0, 0);
+        // SAFETY: The socket is valid by the type's invariant; the buffer is writable and as long as said, as are the
+        // out-parameters.
+        let bytes = unsafe {
+            shim::vremote_net_receive(
+                self.0.as_ptr(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                &mut address,
+                &mut port,
+                &mut segment,
+            )
+        };
+        to_result(bytes.min(0))?;
+        let bytes = (bytes as usize).min(buffer.len());
+        let segment = if segment == 0 {
+            bytes
+        } else {
+            segment as usize
+        };
+        Ok(Received {
+            bytes,
+            segment,
+            address,
+            port,
+        })
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // SAFETY: By the type's invariant the socket is ours, and nobody else uses it any more.
+        unsafe { bindings::sock_release(self.0.as_ptr()) };
+    }
+}
+
+/// The receive thread with what it works on.
+struct Receiver {
+    socket: Arc<Socket>,
+    buffer: KVVec<u8>,
+    /// The last sender: most datagrams come from the same one as the datagram before.
+    last: Option<Arc<Peer>>,
+}
+
+/// Socket and thread while they run.
+struct Service {
+    socket: Arc<Socket>,
+    thread: NonNull<bindings::task_struct>,
+    receiver: NonNull<Receiver>,
+}
+
+// SAFETY: The task may be stopped by any other task, and `receiver` is a box that is handed over to the thread and back.
+unsafe impl Send for Service {}
+
+global_lock! {
+    // SAFETY: Initialised in `prepare`, before anything else.
+    unsafe(uninit) static SERVICE: Mutex<Option<Service>> = None;
+}
+
+global_lock! {
+    // SAFETY: Initialised in `prepare`, before anything else.
+    /// Held by the receive thread while it hands on what came in one go. See [`quiesce`].
+    unsafe(uninit) static GATE: Mutex<()> = ();
+}
+
+pub(super) fn prepare() {
+    // SAFETY: Called once, at load.
+    unsafe {
+        SERVICE.init();
+        GATE.init();
+    }
+}
+
+/// Waits until the receive thread has handed on what it had begun. Process context, may sleep; not in the receive thread.
+pub(super) fn quiesce() {
+    drop(GATE.lock());
+}
+
+/// The socket to send from; `ENOTCONN` if the service does not run. Process context.
+pub(super) fn socket() -> Result<Arc<Socket>> {
+    SERVICE
+        .lock()
+        .as_ref()
+        .map(|service| service.socket.clone())
+        .ok_or(ENOTCONN)
+}
+
+/// Opens the socket and starts the thread.
+pub(super) fn start(port: u16) -> Result<u16> {
+    let (socket, bound) = Socket::open(port)?;
+    let socket = Arc::new(socket, GFP_KERNEL)?;
+    let receiver = KBox::new(
+        Receiver {
+            socket: socket.clone(),
+            buffer: KVVec::zeroed(RECEIVE_BYTES, GFP_KERNEL)?,
+            last: None,
+        },
+        GFP_KERNEL,
+    )?;
+    let receiver = NonNull::from(KBox::leak(receiver));
+    // SAFETY: `receive_thread` fits its parameter, which lives until `stop` has seen the thread end.
+    let thread = from_err_ptr(unsafe {
+        shim::vremote_net_thread(
+            Some(receive_thread),
+            receiver.as_ptr().cast(),
+            c"vremote_rx".as_char_ptr(),
+        )
+    });
+    let thread = match thread {
+        Ok(thread) => thread,
+        Err(error) => {
+            // SAFETY: The pointer comes from `KBox::leak` above, and there is no thread that uses it.
+            drop(unsafe { KBox::from_raw(receiver.as_ptr()) });
+            return Err(error);
+        }
+    };
+    let thread = NonNull::new(thread).ok_or(EIO)?;
+    *SERVICE.lock() = Some(Service {
+        socket,
+        thread,
+        receiver,
+    });
+    Ok(bound)
+}
+
+/// Ends the thread. The socket goes with the last peer that holds it.
+pub(super) fn stop() {
+    let Some(service) = SERVICE.lock().take() else {
+        return;
+    };
+    service.socket.shutdown();
+    // SAFETY: The thread does not end before it is told to, so the task is still valid; it is told only here.
+    unsafe { bindings::kthread_stop(service.thread.as_ptr()) };
+    // SAFETY: The pointer comes from `KBox::leak` in `start`, and its only user, the thread, has ended.
+    drop(unsafe { KBox::from_raw(service.receiver.as_ptr()) });
+}
+
+/// Body of the receive thread: no packet and no error ends it, only [`stop`].
+///
+/// # Safety
+///
+/// `data` must be the `Receiver` of [`start`], and nobody else may use it while the thread runs.
+unsafe extern "C" fn receive_thread(data: *mut c_void) -> c_int {
+    // SAFETY: By this function's contract it is a valid `Receiver`, and ours alone.
+    let receiver = unsafe { &mut *data.cast::<Receiver>() };
+    // SAFETY: Changes nothing but the allocation flags of the current task, which is ours.
+    unsafe { shim::vremote_net_thread_begin() };
+    loop {
+        // SAFETY: No requirements in a kernel thread.
+        if unsafe { bindings::kthread_should_stop() } {
+            return 0;
+        }
+        match receiver.socket.receive(&mut receiver.buffer) {
+            Ok(received) if received.bytes != 0 => receiver.hand_on(&received),
+            Ok(_) => pause(),
+            Err(error) if error == EAGAIN || error == EINTR => (),
+            Err(_) => {
+                dropped(Reason::ReceiveError);
+                pause();
+            }
+        }
+    }
+}
+
+/// Keeps the thread from spinning on an empty datagram, a socket that is shut down, or an error.
+fn pause() {
+    // SAFETY: No requirements in process context.
+    unsafe { bindings::msleep(1) };
+}
+
+impl Receiver {
+    /// Everything that came in one go, datagram by datagram.
+    fn hand_on(&mut self, received: &Received) {
+        let _gate = GATE.lock();
+        let known = self
+            .last
+            .take()
+            .filter(|peer| peer.is_at(received.address, received.port) && !peer.is_gone());
+        let Some(peer) = known.or_else(|| peer::by_address(received.address, received.port)) else {
+            dropped(Reason::UnknownSender);
+            return;
+        };
+        for datagram in self.buffer[..received.bytes].chunks(received.segment) {
+            peer.counters.rx_bytes.add(datagram.len() as u64);
+            match Header::decode(datagram) {
+                Ok((header, fragment)) => hand_on(&peer, &header, fragment),
+                Err(malformed) => peer.dropped(malformed.into()),
+            }
+        }
+        self.last = Some(peer);
+    }
+}
+
+/// One datagram of a peer.
+fn hand_on(peer: &Arc<Peer>, header: &Header, fragment: &[u8]) {
+    if matches!(header.kind, Kind::Hello | Kind::HelloAck) {
+        peer.counters.rx.of(header.kind).add(1);
+        peer.hello_received(header, fragment);
+        return;
+    }
+    if header.peer_epoch != own_epoch() || header.epoch != peer.epoch() {
+        peer.dropped(Reason::WrongEpoch);
+        peer.hello(false);
+        return;
+    }
+    peer.heard();
+    if header.length as usize == fragment.len() {
+        dispatch(peer, header, fragment);
+    } else {
+        peer.assemble(header, fragment);
+    }
+}
+
+/// One whole message of a peer's current session.
+pub(super) fn dispatch(peer: &Arc<Peer>, header: &Header, payload: &[u8]) {
+    peer.counters.rx.of(header.kind).add(1);
+    crate::trace::message(false, peer.name(), header);
+    match header.kind {
+        Kind::Reply | Kind::Grant | Kind::Ack => exchange::answered(peer, header, payload),
+        Kind::Invalidate | Kind::Recall => crate::remote::receive(peer, header, payload),
+        Kind::Lookup
+        | Kind::Open
+        | Kind::Close
+        | Kind::GetAttr
+        | Kind::SetSize
+        | Kind::Write
+        | Kind::Commit
+        | Kind::GetShared
+        | Kind::GetModified
+        | Kind::Put => crate::origin::receive(peer, header, payload),
+        Kind::Hello | Kind::HelloAck => (),
+    }
+}

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Files of this node that other nodes use.
+
+mod export;
+mod pages;
+mod serve;
+mod share;
+
+use core::{
+    fmt::{self, Write},
+    ptr::NonNull,
+};
+
+use kernel::{
+    prelude::*,
+    str::CStrExt,
+    sync::{
+        atomic::{ordering::Relaxed, Atomic},
+        Arc, SetOnce,
+    },
+    workqueue::Queue,
+};
+
+use crate::bindings;
+use crate::proto::{directory::Want, nodes::Node};
+
+pub(crate) use export::add as export_add;
+pub(crate) use serve::receive;
+pub(crate) use share::by_mapping;
+
+/// The work queue `vremote`: unbound, and with a worker for times of memory pressure, because reclaim waits for it.
+struct WorkQueue(NonNull<bindings::workqueue_struct>);
+
+// SAFETY: Work may be queued from anywhere.
+unsafe impl Send for WorkQueue {}
+// SAFETY: As above.
+unsafe impl Sync for WorkQueue {}
+
+static QUEUE: SetOnce<WorkQueue> = SetOnce::new();
+
+/// The module is about to go: nobody may open anything any more.
+static CLOSING: Atomic<bool> = Atomic::new(false);
+
+/// The module's work queue. Only between [`init`] and [`exit`].
+fn queue() -> &'static Queue {
+    match QUEUE.as_ref() {
+        // SAFETY: The queue lives until `exit`, after which nothing is queued.
+        Some(queue) => unsafe { Queue::from_raw(queue.0.as_ptr()) },
+        None => kernel::workqueue::system_unbound(),
+    }
+}
+
+/// A number that tells the running task from all others.
+fn task() -> usize {
+    // SAFETY: No precondition.
+    unsafe { bindings::vremote_origin_task() }
+}
+
+/// Prepares everything; nothing is shared yet.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn init() -> Result {
+    share::init();
+    export::init();
+    serve::init();
+    // SAFETY: The name is a C string.
+    let queue = unsafe { bindings::vremote_origin_workqueue(c"vremote".as_char_ptr()) };
+    QUEUE.populate(WorkQueue(NonNull::new(queue).ok_or(ENOMEM)?));
+    Ok(())
+}
+
+/// Takes home what remotes still have cached of files that nobody has open, and ends all shares. Called at unload, with the
+/// network and the hooks still at work.
+pub(crate) fn quiesce() {
+    CLOSING.store(true, Relaxed);
+    export::clear();
+    for share in share::snapshot().unwrap_or_default() {
+        settle(&share);
+    }
+}
+
+/// Frees everything. Called at unload, after the network and the hooks are gone.
+pub(crate) fn exit() {
+    if let Some(queue) = QUEUE.as_ref() {
+        // SAFETY: Nothing can queue work any more.
+        unsafe { bindings::destroy_workqueue(queue.0.as_ptr()) };
+    }
+    serve::exit();
+    share::exit();
+    export::exit();
+}
+
+/// Takes home every page of the share; then ends it, if still nobody uses it.
+fn settle(share: &Arc<share::Share>) {
+    if let Err(error) = share.acquire_range(0, u64::MAX, Want::Write) {
+        if crate::net::may_log() {
+            pr_warn!("file {}: not all pages came home: {:?}\n", share.id, error);
+        }
+    }
+    share.retire();
+}
+
+/// A local open with `O_REMOTE|O_ORIGIN` succeeded: shares the file.
+///
+/// # Errors
+///
+/// Those of `Share::of`; `ESHUTDOWN` if the module is about to go.
+///
+/// # Safety
+///
+/// `file` must be valid during the call.
+pub(crate) unsafe fn share(file: *mut bindings::file) -> Result {
+    loop {
+        if CLOSING.load(Relaxed) {
+            return Err(ESHUTDOWN);
+        }
+        // SAFETY: `file` is valid by this function's contract.
+        let share = unsafe { share::Share::of(file) }?;
+        let mut state = share.state.lock();
+        if !state.dead {
+            state.descriptors += 1;
+            crate::pin::pin();
+            return Ok(());
+        }
+    }
+}
+
+/// The last reference to a descriptor for which [`share`] succeeded is gone.
+///
+/// # Safety
+///
+/// `file` must be valid during the call.
+pub(crate) unsafe fn unshare(file: *mut bindings::file) {
+    // SAFETY: `file` is valid by this function's contract.
+    let mapping = unsafe { bindings::vremote_origin_mapping(file) };
+    let Some(share) = by_mapping(mapping) else {
+        return;
+    };
+    {
+        let mut state = share.state.lock();
+        state.descriptors = state.descriptors.saturating_sub(1);
+    }
+    // In a work item: an exiting task has no root directory any more, by which paths are named, and nobody wants its close to wait.
+    let _ = queue().try_spawn(GFP_KERNEL, move || serve::settle_if_idle(&share));
+    crate::pin::unpin();
+}
+
+/// Ends an export, if there is one of this id. What remotes have open below it stays open; all else is let go, so that its file
+/// system can be unmounted.
+pub(crate) fn export_del(id: &[u8]) {
+    export::del(id);
+    for share in share::snapshot().unwrap_or_default() {
+        serve::settle_if_idle(&share);
+    }
+}
+
+/// Lets go of deleted files that nobody has open, so that their blocks are freed. Called about every second, by the timer: the
+/// work is done in a work item.
+pub(crate) fn sweep() {
+    let _ = queue().try_spawn(GFP_NOWAIT, || {
+        for share in share::snapshot().unwrap_or_default() {
+            if share.deleted() {
+                serve::settle_if_idle(&share);
+            }
+        }
+    });
+}
+
+/// Whether this node itself has a file at this path (absolute, normalised) that remotes may open.
+pub(crate) fn local_share(path: &[u8]) -> bool {
+    serve::by_descriptor(path).is_some() || export::containing(path).is_some()
+}
+
+/// A peer is about to be removed: brings home what remotes have written, while they still can be asked. Process context, waits
+/// for them within the module's time-out.
+pub(crate) fn peer_leaving() {
+    for share in share::snapshot().unwrap_or_default() {
+        if let Err(error) = share.acquire_range(0, u64::MAX, Want::Read) {
+            if crate::net::may_log() {
+                pr_warn!("file {}: not all pages came home: {:?}\n", share.id, error);
+            }
+        }
+    }
+}
+
+/// A peer was removed, or started anew. Process context.
+pub(crate) fn peer_gone(slot: Node) {
+    serve::forget(slot);
+    for share in share::snapshot().unwrap_or_default() {
+        share.gone(slot);
+        serve::settle_if_idle(&share);
+    }
+}
+
+/// Writes the exports and shares as the members `"exports"` and `"shares"` of a JSON object.
+pub(crate) fn status(out: &mut impl Write) -> fmt::Result {
+    out.write_str("\"exports\":[")?;
+    for (at, export) in export::snapshot().unwrap_or_default().iter().enumerate() {
+        let path: &[u8] = if export.path.is_empty() {
+            b"/"
+        } else {
+            &export.path
+        };
+        write!(out, "{}{{\"path\":", if at == 0 { "" } else { "," })?;
+        crate::stats::write_json_string(out, path)?;
+        write!(out, ",\"root_squash\":{}}}", export.root_squash)?;
+    }
+    out.write_str("],\"shares\":[")?;
+    for (at, share) in share::snapshot().unwrap_or_default().iter().enumerate() {
+        let (pages, owned, active, stashed, descriptors, opens) = {
+            let state = share.state.lock();
+            (
+                state.pages.values().count(),
+                state
+                    .pages
+                    .values()
+                    .filter(|page| page.owner.is_some())
+                    .count(),
+                state.active.values().count(),
+                state.stash.values().count(),
+                state.descriptors,
+                state
+                    .opens
+                    .iter()
+                    .map(|opens| opens.readers + opens.writers)
+                    .sum::<u32>(),
+            )
+        };
+        write!(
+            out,
+            "{}{{\"file\":{},\"path\":",
+            if at == 0 { "" } else { "," },
+            share.id
+        )?;
+        crate::stats::write_json_string(out, serve::path_of(share).as_deref().unwrap_or(b""))?;
+        write!(
+            out,
+            ",\"size\":{},\"descriptors\":{descriptors},\"remote_opens\":{opens},\"pages_shared\":{},\"pages_owned\":{owned},\
+             \"transactions\":{active},\"pages_stashed\":{stashed}}}",
+            share.size(),
+            pages - owned,
+        )?;
+    }
+    out.write_str("]")
+}

@@ -1,0 +1,666 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What remotes ask of this node: look-ups, opens, sizes, writes, and pages.
+//!
+//! Page messages are served in the receive thread as far as that goes (`pages.rs`); all else in work items.
+//!
+//! Paths are absolute paths of this node, normalised by the sender. A file shared by a descriptor is found by its present
+//! path and takes the opener's ids as they are; below an export they may be squashed. Above both lie directories of which
+//! a remote sees nothing but the way to what is shared.
+
+use kernel::{
+    prelude::*,
+    sync::{atomic::ordering::Relaxed, Arc},
+};
+
+use super::{
+    export::{self, Acting},
+    pages::{Context, Outbox},
+    queue, settle,
+    share::{self, File, Opens, Share},
+    CLOSING,
+};
+use crate::bindings;
+use crate::net::peer::Peer;
+use crate::proto::{
+    directory::{Event, Requester, Want},
+    limits::{MAX_NODES, MAX_PATH, MAX_REPLIES, PAGE_BYTES},
+    nodes::Node,
+    reliable::{Begin, ReplyCache},
+    wire::{flags, Attributes, Credentials, Header, Kind, Time, ATTRIBUTES_BYTES},
+};
+
+/// Shares that nobody has open are kept for their remotes' caches, up to so many.
+const IDLE_SHARES: usize = 1024;
+
+/// Open flags that a remote may send; all others are ignored.
+const OPEN_FLAGS: u32 = bindings::O_ACCMODE
+    | bindings::O_CREAT
+    | bindings::O_EXCL
+    | bindings::O_TRUNC
+    | bindings::O_APPEND;
+
+/// Permission bits of a directory that only shows the way.
+const WAY_MODE: u32 = bindings::S_IFDIR | 0o555;
+
+/// The answer to one request.
+#[derive(Clone, Copy)]
+struct Answer {
+    header: Header,
+    payload: [u8; ATTRIBUTES_BYTES],
+    length: usize,
+}
+
+/// Replies to one peer's requests that must not run twice.
+struct Replies {
+    cache: ReplyCache,
+    kept: [Option<Answer>; MAX_REPLIES],
+}
+
+kernel::sync::global_lock! {
+    // SAFETY: Initialised in `init`, before the receive thread exists.
+    unsafe(uninit) static REPLIES: Mutex<[Option<KVBox<Replies>>; MAX_NODES]> = [const { None }; MAX_NODES];
+}
+
+/// Prepares the reply caches. Called once, at load.
+pub(super) fn init() {
+    // SAFETY: Called once, before any use of the lock.
+    unsafe { REPLIES.init() };
+}
+
+/// Frees the reply caches.
+pub(super) fn exit() {
+    for slot in REPLIES.lock().iter_mut() {
+        *slot = None;
+    }
+}
+
+/// The session with this peer is over: its requests start anew.
+pub(super) fn forget(node: Node) {
+    let old = REPLIES.lock()[usize::from(node)].take();
+    drop(old);
+}
+
+/// A request of a remote arrived. Receive thread.
+pub(crate) fn receive(peer: &Arc<Peer>, header: &Header, payload: &[u8]) {
+    match header.kind {
+        Kind::GetShared | Kind::GetModified => get(peer, header, payload),
+        Kind::Put => put(peer, header, payload),
+        _ => control(peer, header, payload),
+    }
+}
+
+/// A remote wants pages.
+fn get(peer: &Arc<Peer>, header: &Header, missing: &[u8]) {
+    let want = if header.kind == Kind::GetModified {
+        Want::Write
+    } else {
+        Want::Read
+    };
+    let mut out = Outbox::default();
+    let refusal = match share::by_id(header.file) {
+        None => Some(bindings::ESTALE),
+        Some(share) => {
+            let access = share
+                .state
+                .lock()
+                .opens_of(peer.slot)
+                .map(|opens| (opens.readers, opens.writers));
+            match access {
+                None | Some((0, 0)) => Some(bindings::EBADF),
+                Some((_, 0)) if want == Want::Write => Some(bindings::EBADF),
+                Some(_) => {
+                    for at in 0..header.count as usize {
+                        let asked = missing.is_empty()
+                            || missing
+                                .get(at / 8)
+                                .is_some_and(|byte| byte & (1 << (at % 8)) != 0);
+                        let Some(index) = header.index.checked_add(at as u64).filter(|_| asked)
+                        else {
+                            continue;
+                        };
+                        if share.state.lock().is_frozen(index) {
+                            // It comes again.
+                            continue;
+                        }
+                        let requester = Requester::Remote {
+                            node: peer.slot,
+                            request: header.request,
+                            want,
+                            held: header.seq,
+                            have: header.has(flags::HAVE),
+                        };
+                        share.drive(
+                            index,
+                            Event::Request(requester),
+                            None,
+                            Context::Receive,
+                            &mut out,
+                        );
+                    }
+                    None
+                }
+            }
+        }
+    };
+    if let Some(status) = refusal {
+        for at in 0..u64::from(header.count) {
+            let refusal = Header {
+                request: header.request,
+                file: header.file,
+                index: header.index.saturating_add(at),
+                status: status as u16,
+                ..Header::new(Kind::Grant)
+            };
+            let _ = peer.send(&refusal, &[]);
+        }
+    }
+}
+
+/// A remote brings a page home.
+fn put(peer: &Arc<Peer>, header: &Header, payload: &[u8]) {
+    let Some(share) = share::by_id(header.file) else {
+        let reply = Header {
+            request: header.request,
+            file: header.file,
+            index: header.index,
+            status: bindings::ESTALE as u16,
+            ..Header::new(Kind::Reply)
+        };
+        let _ = peer.send(&reply, &[]);
+        return;
+    };
+    let mut bytes = KVec::new();
+    if payload.len() > PAGE_BYTES || bytes.extend_from_slice(payload, GFP_NOWAIT).is_err() {
+        return;
+    }
+    let event = Event::Put {
+        node: peer.slot,
+        request: header.request,
+        seq: header.seq,
+        keep: header.has(flags::KEEP),
+    };
+    share.drive(
+        header.index,
+        event,
+        Some(bytes),
+        Context::Receive,
+        &mut Outbox::default(),
+    );
+}
+
+/// Anything else: runs in a work item, at most once if it must not run twice.
+fn control(peer: &Arc<Peer>, header: &Header, payload: &[u8]) {
+    let mut slot = None;
+    if header.kind.once() {
+        match begin(peer.slot, header.request) {
+            Some(Begin::New(new)) => slot = Some(new),
+            Some(Begin::Done(old)) => {
+                let kept = REPLIES.lock()[usize::from(peer.slot)]
+                    .as_ref()
+                    .and_then(|replies| replies.kept[old]);
+                if let Some(answer) = kept {
+                    let _ = peer.send(&answer.header, &answer.payload[..answer.length]);
+                }
+                return;
+            }
+            _ => return,
+        }
+    }
+    let work = (|| {
+        let mut copy = KVVec::new();
+        copy.extend_from_slice(payload, GFP_NOWAIT)?;
+        let (peer, header) = (peer.clone(), *header);
+        queue().try_spawn(GFP_NOWAIT, move || {
+            let answer = answer(&peer, &header, &copy);
+            if let Some(slot) = slot {
+                if let Some(replies) = REPLIES.lock()[usize::from(peer.slot)].as_mut() {
+                    replies.kept[slot] = Some(answer);
+                    replies.cache.done(slot);
+                }
+            }
+            let _ = peer.send(&answer.header, &answer.payload[..answer.length]);
+        })
+    })();
+    if let (Err(_), Some(slot)) = (work, slot) {
+        if let Some(replies) = REPLIES.lock()[usize::from(peer.slot)].as_mut() {
+            replies.cache.cancel(slot);
+        }
+    }
+}
+
+static EMPTY: ReplyCache = ReplyCache::new();
+
+/// Notes a request that must not run twice.
+#[inline(never)]
+fn begin(node: Node, request: u64) -> Option<Begin> {
+    let mut all = REPLIES.lock();
+    let place = &mut all[usize::from(node)];
+    if place.is_none() {
+        let fresh = KVBox::init(
+            init!(Replies {
+                // In place: on the stack it would overflow.
+                // SAFETY: The slot is valid for writes, and `EMPTY` is a valid value.
+                cache <- unsafe {
+                    pin_init::init_from_closure(|slot: *mut ReplyCache| {
+                        core::ptr::copy_nonoverlapping(&raw const EMPTY, slot, 1);
+                        Ok::<(), core::convert::Infallible>(())
+                    })
+                },
+                kept <- pin_init::init_array_from_fn(|_| None),
+            }),
+            GFP_KERNEL,
+        );
+        *place = fresh.ok();
+    }
+    place.as_mut().map(|replies| replies.cache.begin(request))
+}
+
+/// Runs a request. Work item.
+fn answer(peer: &Arc<Peer>, header: &Header, payload: &[u8]) -> Answer {
+    let mut answer = Answer {
+        header: Header {
+            request: header.request,
+            file: header.file,
+            // A reply to a session that is over must not reach the next one.
+            peer_epoch: header.epoch,
+            ..Header::new(Kind::Reply)
+        },
+        payload: [0; ATTRIBUTES_BYTES],
+        length: 0,
+    };
+    let result = match header.kind {
+        Kind::Lookup => look_up(payload).map(|attributes| answer.attach(&attributes)),
+        Kind::Open => open(peer, header, payload, &mut answer),
+        _ => with_file(peer, header, payload, &mut answer),
+    };
+    if let Err(error) = result {
+        answer.header.status = error.to_errno().unsigned_abs() as u16;
+        answer.length = 0;
+    }
+    answer
+}
+
+impl Answer {
+    fn attach(&mut self, attributes: &Attributes) {
+        self.payload = attributes.encode();
+        self.length = ATTRIBUTES_BYTES;
+        self.header.size = attributes.size;
+    }
+
+    /// Attributes, size and order of a shared file.
+    fn describe(&mut self, share: &Share) -> Result {
+        let (seq, size) = share.stamp();
+        let mut attributes = attributes_of(&share.file)?;
+        attributes.size = size;
+        self.attach(&attributes);
+        self.header.seq = seq;
+        self.header.size = size;
+        self.header.file = share.id;
+        Ok(())
+    }
+}
+
+/// Requests about an open file.
+fn with_file(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Answer) -> Result {
+    let share = share::by_id(header.file).ok_or(ESTALE)?;
+    let opens = share
+        .state
+        .lock()
+        .opens_of(peer.slot)
+        .copied()
+        .ok_or(EBADF)?;
+    let writable = || {
+        if opens.writers > 0 {
+            Ok(())
+        } else {
+            Err(EBADF)
+        }
+    };
+    match header.kind {
+        Kind::Close => {
+            close(&share, peer.slot, header.has(flags::WRITE));
+            Ok(())
+        }
+        Kind::GetAttr => answer.describe(&share),
+        Kind::SetSize => {
+            writable()?;
+            // SAFETY: The file is open; we hold no lock.
+            kernel::error::to_result(unsafe {
+                bindings::vremote_origin_truncate(share.file.as_ptr(), header.size as i64)
+            })?;
+            answer.describe(&share)
+        }
+        Kind::Write => {
+            writable()?;
+            let append = header.has(flags::APPEND);
+            let mut pos = if append {
+                0
+            } else {
+                i64::try_from(header.index).map_err(|_| EFBIG)?
+            };
+            // SAFETY: The file is open, `payload` and `pos` are ours; we hold no lock.
+            let written = unsafe {
+                bindings::vremote_origin_write(
+                    share.file.as_ptr(),
+                    payload.as_ptr().cast(),
+                    payload.len(),
+                    &mut pos,
+                    append,
+                )
+            };
+            if written < 0 {
+                return Err(Error::from_errno(written as i32));
+            }
+            let (seq, size) = share.stamp();
+            answer.header.index = pos as u64 - written as u64;
+            answer.header.count = written as u32;
+            answer.header.seq = seq;
+            answer.header.size = size;
+            Ok(())
+        }
+        Kind::Commit => {
+            // SAFETY: The file is open; we hold no lock.
+            kernel::error::to_result(unsafe {
+                bindings::vremote_origin_sync(share.file.as_ptr(), header.has(flags::DATASYNC))
+            })?;
+            (answer.header.seq, answer.header.size) = share.stamp();
+            Ok(())
+        }
+        _ => Err(EOPNOTSUPP),
+    }
+}
+
+/// The share that a descriptor with `O_ORIGIN` holds at this path.
+pub(super) fn by_descriptor(path: &[u8]) -> Option<Arc<Share>> {
+    share::snapshot()
+        .ok()?
+        .into_iter()
+        .find(|share| is_by_descriptor(share) && path_of(share).is_ok_and(|of| of[..] == *path))
+}
+
+/// Whether a local descriptor shares the file.
+fn is_by_descriptor(share: &Share) -> bool {
+    // A statement of its own: the lock must not be held over what follows in the caller's condition.
+    let descriptors = share.state.lock().descriptors;
+    descriptors > 0
+}
+
+/// The present path of a shared file.
+pub(super) fn path_of(share: &Share) -> Result<KVec<u8>> {
+    let mut buffer = KVec::from_elem(0u8, MAX_PATH + 1, GFP_KERNEL)?;
+    // SAFETY: The file is open, the buffer is ours and has so many bytes.
+    let start = unsafe {
+        bindings::vremote_origin_path_of(
+            share.file.as_ptr(),
+            buffer.as_mut_ptr().cast(),
+            buffer.len() as i32,
+        )
+    };
+    let start = kernel::error::from_err_ptr(start)? as usize - buffer.as_ptr() as usize;
+    let end = buffer[start..]
+        .iter()
+        .position(|byte| *byte == 0)
+        .ok_or(EIO)?;
+    buffer.copy_within(start..start + end, 0);
+    buffer.truncate(end);
+    Ok(buffer)
+}
+
+/// Reads credentials and path of a `Lookup` or `Open`.
+fn who_and_where(payload: &[u8]) -> Result<(Credentials<'_>, &[u8])> {
+    let (user, path) = Credentials::decode(payload).ok_or(EINVAL)?;
+    if path.len() > MAX_PATH {
+        return Err(ENAMETOOLONG);
+    }
+    let normal = path == b"/"
+        || (path.first() == Some(&b'/')
+            && path[1..]
+                .split(|byte| *byte == b'/')
+                .all(|part| !matches!(part, b"" | b"." | b"..")));
+    if !normal || path.contains(&0) {
+        return Err(EINVAL);
+    }
+    Ok((user, path))
+}
+
+fn look_up(payload: &[u8]) -> Result<Attributes> {
+    let (user, path) = who_and_where(payload)?;
+    if let Some(share) = by_descriptor(path) {
+        let mut attributes = attributes_of(&share.file)?;
+        attributes.size = share.size();
+        return Ok(attributes);
+    }
+    if let Some((export, rest)) = export::containing(path) {
+        let _acting = Acting::begin(&user, export.root_squash)?;
+        return export.stat(rest);
+    }
+    if is_way(path)? {
+        return Ok(Attributes {
+            ino: way_ino(path),
+            generation: u64::MAX,
+            mode: WAY_MODE,
+            nlink: 2,
+            ..Attributes::default()
+        });
+    }
+    Err(refused(path))
+}
+
+/// Whether something that is shared lies below `path`.
+fn is_way(path: &[u8]) -> Result<bool> {
+    for export in export::snapshot()? {
+        if export::is_above(path, &export.path) {
+            return Ok(true);
+        }
+    }
+    for share in share::snapshot()? {
+        if is_by_descriptor(&share) && export::is_above(path, &path_of(&share)?) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// An inode number for a directory that only shows the way (FNV-1a of its path).
+fn way_ino(path: &[u8]) -> u64 {
+    path.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    }) | 1
+}
+
+fn open(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Answer) -> Result {
+    if CLOSING.load(Relaxed) {
+        return Err(ESHUTDOWN);
+    }
+    let (user, path) = who_and_where(payload)?;
+    let open_flags = (header.index as u32 & OPEN_FLAGS) as i32;
+    let write = open_flags as u32 & bindings::O_ACCMODE != bindings::O_RDONLY;
+    let mode = header.size as u16 & 0o7777;
+    let by_descriptor = by_descriptor(path);
+    let file = match &by_descriptor {
+        Some(_) => {
+            let _acting = Acting::begin(&user, false)?;
+            export::root().ok_or(ENOENT)?.open(
+                &path[1..],
+                open_flags & !(bindings::O_CREAT as i32),
+                0,
+            )?
+        }
+        None => {
+            let (export, rest) = export::containing(path).ok_or_else(|| refused(path))?;
+            let _acting = Acting::begin(&user, export.root_squash)?;
+            match export.stat(rest) {
+                Ok(attributes) => check_type(attributes.mode)?,
+                Err(error) if error == ENOENT && open_flags as u32 & bindings::O_CREAT != 0 => {}
+                Err(error) => return Err(error),
+            }
+            export.open(rest, open_flags, mode)?
+        }
+    };
+    loop {
+        // SAFETY: `file` is open.
+        let share = match unsafe { Share::of(file.as_ptr()) } {
+            Ok(share) => share,
+            Err(error) => {
+                if crate::net::may_log() {
+                    pr_info!(
+                        "{}: cannot be shared: {:?}\n",
+                        kernel::str::BStr::from_bytes(path),
+                        error
+                    );
+                }
+                return Err(error);
+            }
+        };
+        if by_descriptor
+            .as_ref()
+            .is_some_and(|other| other.id != share.id)
+        {
+            // Renamed over at this moment.
+            return Err(ESTALE);
+        }
+        // SAFETY: The file is open.
+        if write && !unsafe { bindings::vremote_origin_writable(share.file.as_ptr()) } {
+            return Err(EROFS);
+        }
+        if !count_open(&share, peer.slot, write)? {
+            continue;
+        }
+        crate::pin::pin();
+        return answer.describe(&share);
+    }
+}
+
+/// Only regular files can be opened from afar.
+fn check_type(mode: u32) -> Result {
+    match mode & bindings::S_IFMT {
+        bindings::S_IFREG => Ok(()),
+        bindings::S_IFDIR => Err(EISDIR),
+        bindings::S_IFLNK => Err(ELOOP),
+        _ => Err(ENXIO),
+    }
+}
+
+fn refused(path: &[u8]) -> Error {
+    if crate::net::may_log() {
+        pr_info!(
+            "{}: refused: neither shared nor exported\n",
+            kernel::str::BStr::from_bytes(path)
+        );
+    }
+    ENOENT
+}
+
+/// Counts one open of a remote. Says no if the share ended at this moment.
+fn count_open(share: &Share, node: Node, write: bool) -> Result<bool> {
+    // A statement of its own: the lock must not be held while memory is allocated.
+    let wanted = share.state.lock().opens.len() + 4;
+    let mut room = KVec::with_capacity(wanted, GFP_KERNEL)?;
+    let mut state = share.state.lock();
+    if state.dead {
+        return Ok(false);
+    }
+    if state.opens_of(node).is_none() {
+        if state.opens.len() == state.opens.capacity() {
+            core::mem::swap(&mut state.opens, &mut room);
+            for opens in room.iter() {
+                state
+                    .opens
+                    .push_within_capacity(*opens)
+                    .map_err(|_| EAGAIN)?;
+            }
+        }
+        state
+            .opens
+            .push_within_capacity(Opens {
+                node,
+                readers: 0,
+                writers: 0,
+            })
+            .map_err(|_| EAGAIN)?;
+    }
+    if let Some(opens) = state.opens_of(node) {
+        let counter = if write {
+            &mut opens.writers
+        } else {
+            &mut opens.readers
+        };
+        *counter += 1;
+    }
+    Ok(true)
+}
+
+/// A remote closed a descriptor.
+fn close(share: &Arc<Share>, node: Node, write: bool) {
+    {
+        let mut state = share.state.lock();
+        let Some(opens) = state.opens_of(node) else {
+            return;
+        };
+        let counter = if write {
+            &mut opens.writers
+        } else {
+            &mut opens.readers
+        };
+        if *counter == 0 {
+            return;
+        }
+        *counter -= 1;
+    }
+    settle_if_idle(share);
+    crate::pin::unpin();
+}
+
+/// Ends a share that nobody has open, unless it is worth keeping for the caches of its remotes: it is, below an export.
+pub(super) fn settle_if_idle(share: &Arc<Share>) {
+    let idle = {
+        let state = share.state.lock();
+        state.descriptors == 0
+            && state
+                .opens
+                .iter()
+                .all(|opens| opens.readers + opens.writers == 0)
+    };
+    let keep = || {
+        !share.deleted()
+            && path_of(share).is_ok_and(|path| export::containing(&path).is_some())
+            && share::snapshot().is_ok_and(|shares| shares.len() <= IDLE_SHARES)
+    };
+    if idle && !keep() {
+        let share = share.clone();
+        let _ = queue().try_spawn(GFP_KERNEL, move || settle(&share));
+    }
+}
+
+fn attributes_of(file: &File) -> Result<Attributes> {
+    let mut stat = bindings::kstat::default();
+    let mut generation = 0;
+    // SAFETY: The file is open, `stat` and `generation` are ours.
+    kernel::error::to_result(unsafe {
+        bindings::vremote_origin_stat(file.as_ptr(), &mut stat, &mut generation)
+    })?;
+    Ok(attributes(&stat, generation))
+}
+
+/// What `stat` said, for the wire.
+pub(super) fn attributes(stat: &bindings::kstat, generation: u32) -> Attributes {
+    let time = |t: &bindings::timespec64| Time {
+        seconds: t.tv_sec,
+        nanoseconds: t.tv_nsec as u32,
+    };
+    Attributes {
+        ino: stat.ino,
+        generation: u64::from(generation),
+        device: u64::from(stat.dev),
+        size: stat.size as u64,
+        blocks: stat.blocks,
+        mode: u32::from(stat.mode),
+        nlink: stat.nlink,
+        uid: stat.uid.val,
+        gid: stat.gid.val,
+        atime: time(&stat.atime),
+        mtime: time(&stat.mtime),
+        ctime: time(&stat.ctime),
+    }
+}

@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Shared files of this node: which there are, who has them open, and the directory of each one's pages.
+//!
+//! A file is shared while a descriptor with `O_ORIGIN` holds it open, or while a remote has it open below an export. Its
+//! mapping then carries the coherent mark, and the kernel's hooks come to `hooks.rs`.
+//!
+//! Lock order: [`LIFECYCLE`] and [`Share::restoring`] (mutexes) before all spinlocks; [`TABLE`] and [`Share::state`] are
+//! leaves and never held together.
+
+use kernel::{
+    bindings::{address_space, file},
+    prelude::*,
+    rbtree::RBTree,
+    sync::{
+        atomic::{ordering::Relaxed, Atomic},
+        new_mutex, new_spinlock, Arc, Mutex, SpinLock,
+    },
+    workqueue::{impl_has_work, new_work, Work, WorkItem},
+};
+
+use super::pages::{left_to, Context};
+use crate::bindings;
+use crate::proto::{
+    directory::{Action, Page, Tx},
+    nodes::Node,
+};
+use crate::wait;
+
+/// Bytes of one page on their way, or kept.
+pub(super) type Bytes = KVec<u8>;
+
+/// An own reference to an open file, dropped with `fput`.
+pub(crate) struct File(*mut file);
+
+// SAFETY: A file's reference count is atomic and its operations are safe on any task.
+unsafe impl Send for File {}
+// SAFETY: As above.
+unsafe impl Sync for File {}
+
+impl File {
+    /// Takes over a reference that a kernel function returned as a pointer or as `ERR_PTR`.
+    ///
+    /// # Safety
+    ///
+    /// The pointer is an error or a file with a reference that is ours to drop.
+    pub(super) unsafe fn from_ret(file: *mut file) -> Result<File> {
+        kernel::error::from_err_ptr(file).map(File)
+    }
+
+    /// The kernel's pointer; valid while `self` lives.
+    pub(crate) fn as_ptr(&self) -> *mut file {
+        self.0
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        // SAFETY: The reference is ours by the type's construction.
+        unsafe { bindings::fput(self.0) };
+    }
+}
+
+/// A transaction and what belongs to it while it runs.
+#[derive(Default)]
+pub(super) struct Active {
+    pub(super) tx: Option<Tx>,
+    /// Bytes of the `Put` that is to be installed.
+    pub(super) incoming: Option<Bytes>,
+    /// What the share's work item has to do for this page.
+    pub(super) deferred: Option<Action>,
+    /// The task whose own accesses to the page the hooks let pass: it does the transaction's work.
+    pub(super) worker: usize,
+    /// Requests in flight of the current round, to end them early.
+    pub(super) round: u64,
+}
+
+/// A local task that waits for a page.
+pub(super) struct Ticket {
+    pub(super) number: u64,
+    pub(super) waiter: Arc<Waiter>,
+}
+
+/// What a local task waits on.
+#[pin_data]
+pub(super) struct Waiter {
+    #[pin]
+    pub(super) event: wait::Event,
+    /// errno, 0 for success.
+    pub(super) status: Atomic<u32>,
+}
+
+impl Waiter {
+    pub(super) fn new() -> Result<Arc<Waiter>> {
+        Arc::pin_init(
+            pin_init!(Waiter { event <- wait::Event::new(), status: Atomic::new(0) }),
+            GFP_KERNEL,
+        )
+    }
+}
+
+/// How often a node has the file open.
+#[derive(Clone, Copy)]
+pub(super) struct Opens {
+    pub(super) node: Node,
+    pub(super) readers: u32,
+    pub(super) writers: u32,
+}
+
+/// The part of a [`Share`] that changes.
+pub(super) struct State {
+    /// The file's counter of decisions.
+    pub(super) next_seq: u64,
+    pub(super) next_ticket: u64,
+    /// Records of pages that some remote holds.
+    pub(super) pages: RBTree<u64, Page>,
+    /// Pages with a transaction.
+    pub(super) active: RBTree<u64, Active>,
+    /// Last versions of pages that were dirty here when ownership was granted away: the only copy of these bytes, should
+    /// the owner vanish without having written.
+    pub(super) stash: RBTree<u64, Bytes>,
+    pub(super) tickets: KVec<Ticket>,
+    /// The task that puts an orphaned stash back; the hooks let it pass.
+    pub(super) restorer: usize,
+    /// Ranges of pages (first, last) that are being truncated: requests of remotes are not heard.
+    pub(super) frozen: KVec<(u64, u64)>,
+    pub(super) opens: KVec<Opens>,
+    /// Local descriptors opened with `O_ORIGIN`.
+    pub(super) descriptors: u32,
+    /// Taken out of the table: nobody may open it any more.
+    pub(super) dead: bool,
+}
+
+impl State {
+    /// Counts of this node's opens of the file.
+    pub(super) fn opens_of(&mut self, node: Node) -> Option<&mut Opens> {
+        self.opens.iter_mut().find(|opens| opens.node == node)
+    }
+
+    /// Whether requests for this page must wait until a truncation is over.
+    pub(super) fn is_frozen(&self, index: u64) -> bool {
+        self.frozen
+            .iter()
+            .any(|&(first, last)| first <= index && index <= last)
+    }
+}
+
+/// A shared file of this node.
+#[pin_data]
+pub(crate) struct Share {
+    /// File id on the wire; unique in this session.
+    pub(super) id: u64,
+    /// The file, opened for ourselves, for reading and writing if the mount allows.
+    pub(super) file: File,
+    pub(super) mapping: *mut address_space,
+    #[pin]
+    pub(super) state: SpinLock<State>,
+    /// Held while an orphaned stash is put back.
+    #[pin]
+    pub(super) restoring: Mutex<()>,
+    /// Makes the grants that the receive thread had to leave: see `pages.rs`.
+    #[pin]
+    grants: Work<Share, GRANTS>,
+    /// Installs what came home. Separate from grants, which read the file and so may wait for a truncation, which may wait for
+    /// a reader, which waits for an install.
+    #[pin]
+    installs: Work<Share, INSTALLS>,
+}
+
+/// See [`Share::grants`].
+const GRANTS: u64 = 0;
+/// See [`Share::installs`].
+const INSTALLS: u64 = 1;
+
+// SAFETY: `mapping` belongs to `file`, which is ours and safe to use on any task; all else is Send.
+unsafe impl Send for Share {}
+// SAFETY: As above; `state` has a lock.
+unsafe impl Sync for Share {}
+
+impl_has_work! {
+    impl HasWork<Self, GRANTS> for Share { self.grants }
+    impl HasWork<Self, INSTALLS> for Share { self.installs }
+}
+
+impl WorkItem<GRANTS> for Share {
+    type Pointer = Arc<Share>;
+
+    fn run(this: Arc<Share>) {
+        this.run_deferred(Context::Grants);
+    }
+}
+
+impl WorkItem<INSTALLS> for Share {
+    type Pointer = Arc<Share>;
+
+    fn run(this: Arc<Share>) {
+        this.run_deferred(Context::Installs);
+    }
+}
+
+/// The shares, by id and by mapping.
+#[derive(Default)]
+struct Table {
+    by_id: RBTree<u64, Arc<Share>>,
+    by_mapping: RBTree<usize, Arc<Share>>,
+}
+
+// SAFETY: The trees own their nodes, which own `Arc`s.
+unsafe impl Send for Table {}
+
+kernel::sync::global_lock! {
+    // SAFETY: Initialised in `init`, before the hooks and the receive thread exist.
+    unsafe(uninit) static TABLE: SpinLock<Option<Table>> = None;
+}
+
+kernel::sync::global_lock! {
+    // SAFETY: Initialised in `init`.
+    //
+    // Held while a share is made or retired, so that the mark of its mapping changes once; outermost lock of this file.
+    unsafe(uninit) static LIFECYCLE: Mutex<()> = ();
+}
+
+static NEXT_ID: Atomic<u64> = Atomic::new(1);
+
+/// Prepares the table. Called once, at load.
+pub(super) fn init() {
+    // SAFETY: Called once, before any use of the lock.
+    unsafe {
+        TABLE.init();
+        LIFECYCLE.init();
+    }
+    *TABLE.lock() = Some(Table::default());
+}
+
+/// Frees the table. Nobody uses it any more.
+pub(super) fn exit() {
+    let table = TABLE.lock().take();
+    drop(table);
+}
+
+/// The share with this id.
+pub(super) fn by_id(id: u64) -> Option<Arc<Share>> {
+    TABLE.lock().as_ref()?.by_id.get(&id).cloned()
+}
+
+/// The share of this mapping. Any context that may spin.
+pub(crate) fn by_mapping(mapping: *mut address_space) -> Option<Arc<Share>> {
+    TABLE
+        .lock()
+        .as_ref()?
+        .by_mapping
+        .get(&(mapping as usize))
+        .cloned()
+}
+
+/// All shares, as they are now.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(super) fn snapshot() -> Result<KVec<Arc<Share>>> {
+    let mut shares = KVec::new();
+    loop {
+        let wanted = TABLE
+            .lock()
+            .as_ref()
+            .map_or(0, |table| table.by_id.values().count());
+        shares.clear();
+        shares.reserve(wanted, GFP_KERNEL)?;
+        let table = TABLE.lock();
+        let Some(table) = table.as_ref() else {
+            return Ok(shares);
+        };
+        if table.by_id.values().count() <= shares.capacity() {
+            for share in table.by_id.values() {
+                shares
+                    .push_within_capacity(share.clone())
+                    .map_err(|_| ENOMEM)?;
+            }
+            return Ok(shares);
+        }
+    }
+}
+
+impl Share {
+    /// The share of `file`'s inode; makes it one if it is not.
+    ///
+    /// # Errors
+    ///
+    /// `EISDIR`, `ENXIO` (not a regular file), `EOPNOTSUPP` (file system or file that cannot be coherent), `EBUSY` (a page
+    /// is pinned), `ENOMEM`, or what opening the file again returned.
+    ///
+    /// # Safety
+    ///
+    /// `file` must be valid during the call.
+    pub(super) unsafe fn of(file: *mut file) -> Result<Arc<Share>> {
+        // SAFETY: `file` is valid by this function's contract.
+        let mapping = unsafe { bindings::vremote_origin_mapping(file) };
+        let _lifecycle = LIFECYCLE.lock();
+        if let Some(share) = by_mapping(mapping) {
+            return Ok(share);
+        }
+        // SAFETY: As above.
+        kernel::error::to_result(unsafe { bindings::vremote_origin_shareable(file) })?;
+        // SAFETY: As above; the reference returned is ours.
+        let own = unsafe { File::from_ret(bindings::vremote_origin_reopen(file)) }?;
+        let id_node = kernel::rbtree::RBTreeNodeReservation::new(GFP_KERNEL)?;
+        let mapping_node = kernel::rbtree::RBTreeNodeReservation::new(GFP_KERNEL)?;
+        let share = Arc::pin_init(
+            pin_init!(Share {
+                id: NEXT_ID.fetch_add(1, Relaxed),
+                file: own,
+                mapping,
+                state <- new_spinlock!(State {
+                    next_seq: 1,
+                    next_ticket: 1,
+                    pages: RBTree::new(),
+                    active: RBTree::new(),
+                    stash: RBTree::new(),
+                    tickets: KVec::new(),
+                    restorer: 0,
+                    frozen: KVec::new(),
+                    opens: KVec::new(),
+                    descriptors: 0,
+                    dead: false,
+                }),
+                restoring <- new_mutex!(()),
+                grants <- new_work!("vremote::grants"),
+                installs <- new_work!("vremote::installs"),
+            }),
+            GFP_KERNEL,
+        )?;
+        // SAFETY: The file is open.
+        kernel::error::to_result(unsafe { bindings::vremote_origin_mark(share.file.as_ptr()) })?;
+        let mut guard = TABLE.lock();
+        let table = guard.as_mut().ok_or(ENODEV)?;
+        table
+            .by_id
+            .insert(id_node.into_node(share.id, share.clone()));
+        table
+            .by_mapping
+            .insert(mapping_node.into_node(mapping as usize, share.clone()));
+        Ok(share)
+    }
+
+    /// Takes the share out of the table if nobody uses it. All pages must be at home ([`Share::acquire_range`]).
+    /// Says whether it is out.
+    pub(super) fn retire(self: &Arc<Self>) -> bool {
+        let _lifecycle = LIFECYCLE.lock();
+        {
+            let mut state = self.state.lock();
+            let idle = state.descriptors == 0
+                && state
+                    .opens
+                    .iter()
+                    .all(|opens| opens.readers + opens.writers == 0)
+                && state.pages.is_empty()
+                && state.active.is_empty()
+                && state.stash.is_empty();
+            if !idle || state.dead {
+                return false;
+            }
+            state.dead = true;
+        }
+        // SAFETY: The file is open.
+        unsafe { bindings::vremote_origin_unmark(self.file.as_ptr()) };
+        let nodes = {
+            let mut guard = TABLE.lock();
+            guard.as_mut().map(|table| {
+                (
+                    table.by_id.remove_node(&self.id),
+                    table.by_mapping.remove_node(&(self.mapping as usize)),
+                )
+            })
+        };
+        drop(nodes);
+        true
+    }
+
+    /// Size of the file in bytes.
+    pub(super) fn size(&self) -> u64 {
+        // SAFETY: The file is open.
+        unsafe { bindings::vremote_origin_size(self.file.as_ptr()) }
+    }
+
+    /// Whether the file has no name any more.
+    pub(super) fn deleted(&self) -> bool {
+        // SAFETY: The file is open.
+        unsafe { bindings::vremote_origin_deleted(self.file.as_ptr()) }
+    }
+
+    /// Takes the next place in the order of decisions, together with the size: what every answer carries.
+    pub(super) fn stamp(&self) -> (u64, u64) {
+        let mut state = self.state.lock();
+        state.next_seq += 1;
+        (state.next_seq, self.size())
+    }
+
+    /// Has the work item run that does such an action.
+    pub(super) fn kick(self: &Arc<Self>, action: &Action) {
+        // If it is queued already, that is as good.
+        let _ = match left_to(action) {
+            Context::Installs => super::queue().enqueue::<_, INSTALLS>(self.clone()),
+            _ => super::queue().enqueue::<_, GRANTS>(self.clone()),
+        };
+    }
+}

@@ -1,0 +1,748 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Descriptors: open, read, write, seek, fsync, close.
+//!
+//! Reads and writes inside the file go through the page cache; what would extend the file, and every write with `O_APPEND`, goes to the
+//! origin as a message. Pages of the origin are never read or written past each other: `O_DIRECT` is refused with `EINVAL`, mmap with
+//! `ENODEV`.
+
+use core::ffi::c_void;
+
+use kernel::{
+    bindings::{dentry, file, inode, iov_iter, kiocb, loff_t, pipe_inode_info},
+    ffi::{c_int, c_uint},
+    iov::IovIterSource,
+    prelude::*,
+    sync::{new_spinlock, Arc, SpinLock},
+};
+
+use super::{errno, inode as names, state::Inode};
+use crate::bindings;
+use crate::net::{
+    self,
+    exchange::{self, call, Exchange},
+    peer::Peer,
+};
+use crate::proto::{
+    limits::{MAX_BATCH_PAGES, MAX_PAYLOAD, PAGE_BYTES},
+    wire::{flags, Attributes, Header, Kind},
+};
+use crate::wait::Event;
+
+/// `Write` messages of one system call that are in flight at once.
+const WINDOW: usize = 4;
+
+/// How often a read that meets pages beyond the end of the file looks at the size again.
+const ATTEMPTS: usize = 16;
+
+/// Open flags that the origin is told.
+const FLAGS: u32 = bindings::O_ACCMODE
+    | bindings::O_CREAT
+    | bindings::O_EXCL
+    | bindings::O_TRUNC
+    | bindings::O_APPEND;
+
+/// What an open descriptor keeps.
+struct Handle {
+    /// File id that it was opened under.
+    file: u64,
+    writes: bool,
+}
+
+/// The operations of a remote file's descriptors.
+pub(super) static OPERATIONS: super::fs::Operations<bindings::file_operations> =
+    super::fs::Operations(bindings::file_operations {
+        open: Some(open),
+        release: Some(release),
+        llseek: Some(llseek),
+        read_iter: Some(read_iter),
+        write_iter: Some(write_iter),
+        splice_read: Some(splice_read),
+        splice_write: Some(bindings::iter_file_splice_write),
+        fsync: Some(fsync),
+        ..pin_init::zeroed()
+    });
+
+/// What is opened is neither a file nor a directory.
+pub(super) static SPECIAL: super::fs::Operations<bindings::file_operations> =
+    super::fs::Operations(bindings::file_operations {
+        open: Some(open_special),
+        ..pin_init::zeroed()
+    });
+
+/// The operations of the pages of remote files.
+pub(super) static PAGES: super::fs::Operations<bindings::address_space_operations> =
+    super::fs::Operations(bindings::address_space_operations {
+        read_folio: Some(super::pages::read_folio),
+        readahead: Some(super::pages::readahead),
+        writepages: Some(super::writeback::writepages),
+        dirty_folio: Some(bindings::filemap_dirty_folio),
+        ..pin_init::zeroed()
+    });
+
+/// `open` of what is neither a file nor a directory.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+unsafe extern "C" fn open_special(_inode: *mut inode, _file: *mut file) -> c_int {
+    ENXIO.to_errno()
+}
+
+/// Opens a path at its node. Gives the file id and the attributes. Process context, sleeps.
+///
+/// # Errors
+///
+/// Those of the origin: `ENOENT`, `EACCES`, `EISDIR`, `EEXIST`…; `ETIMEDOUT`, `ENOTCONN`, `ESTALE`, `EINTR`.
+pub(super) fn open_at(
+    peer: &Arc<Peer>,
+    path: &[u8],
+    open_flags: u32,
+    mode: u32,
+) -> Result<(u64, Header, Attributes)> {
+    let payload = names::credentials_and(path)?;
+    let header = Header {
+        index: u64::from(open_flags & FLAGS),
+        size: u64::from(mode),
+        ..Header::new(Kind::Open)
+    };
+    let answer = call(peer, header, &payload)?;
+    let attributes = Attributes::decode(&answer.payload).ok_or(EPROTO)?;
+    if answer.header.file == 0 {
+        return Err(EPROTO);
+    }
+    Ok((answer.header.file, answer.header, attributes))
+}
+
+/// A `Close` on its way: nobody waits for it.
+struct Closing(Header);
+
+impl Exchange for Closing {
+    fn answer(&self, _peer: &Arc<Peer>, header: &Header, _payload: &[u8]) -> bool {
+        header.kind == Kind::Reply
+    }
+
+    fn send(&self, peer: &Arc<Peer>, retry: bool) {
+        let mut header = self.0;
+        header.flags |= if retry { flags::RETRY } else { 0 };
+        let _ = peer.send(&header, &[]);
+    }
+
+    // The origin forgets the open when it notices that the session is over.
+    fn expired(&self, _error: Error) {}
+}
+
+/// Tells the origin that a descriptor was closed, without waiting. Process context, may sleep for memory.
+pub(super) fn close_at(peer: &Arc<Peer>, file: u64, writes: bool) {
+    let request = exchange::next_request();
+    let header = Header {
+        request,
+        file,
+        flags: if writes { flags::WRITE } else { 0 },
+        ..Header::new(Kind::Close)
+    };
+    // The origin keeps the file shared until it hears of this, so there is no deadline: the session's end is one.
+    if let Ok(closing) = Arc::new(Closing(header), GFP_KERNEL) {
+        let _ = exchange::start(peer, request, closing, None);
+    }
+}
+
+/// Whether these flags open for writing.
+fn writes(open_flags: u32) -> bool {
+    open_flags & bindings::O_ACCMODE != bindings::O_RDONLY
+}
+
+/// Makes `file` a descriptor of what was opened at the origin. On failure the origin is told that it was closed.
+///
+/// # Safety
+///
+/// `file` is being opened on `inode`, one of our files.
+pub(super) unsafe fn adopt(
+    inode: *mut inode,
+    file: *mut file,
+    id: u64,
+    header: &Header,
+    attributes: &Attributes,
+) -> Result {
+    // SAFETY: By this function's contract.
+    let (kept, open_flags) = unsafe { (Inode::counted(inode).ok_or(EIO)?, (*file).f_flags) };
+    let writes = writes(open_flags);
+    let adopted = kept
+        .attach(id)
+        .and_then(|()| Ok(KBox::new(Handle { file: id, writes }, GFP_KERNEL)?));
+    let handle = adopted.inspect_err(|_| close_at(&kept.peer, id, writes))?;
+    {
+        let mut state = kept.state.lock();
+        *(if writes {
+            &mut state.writers
+        } else {
+            &mut state.readers
+        }) += 1;
+    }
+    kept.learn(header, attributes);
+    // SAFETY: The file is ours until it is opened.
+    unsafe { (*file).private_data = KBox::into_raw(handle).cast::<c_void>() };
+    Ok(())
+}
+
+/// `open`: asks the origin.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+unsafe extern "C" fn open(inode: *mut inode, file: *mut file) -> c_int {
+    // SAFETY: The kernel opens `file` on `inode`, one of our files.
+    errno(unsafe { open_file(inode, file) })
+}
+
+/// # Safety
+///
+/// As `open` of a file.
+unsafe fn open_file(inode: *mut inode, file: *mut file) -> Result {
+    // SAFETY: By this function's contract.
+    let kept = unsafe { Inode::counted(inode) }.ok_or(EIO)?;
+    // SAFETY: The path of a file being opened is set.
+    let dentry = unsafe { bindings::vremote_file_dentry(file) };
+    // SAFETY: The file keeps its dentry.
+    let path = unsafe { names::Path::of(dentry) }?;
+    // SAFETY: By this function's contract.
+    let open_flags = unsafe { (*file).f_flags } & !(bindings::O_CREAT | bindings::O_EXCL);
+    let (id, header, attributes) = open_at(&kept.peer, path.at_node()?, open_flags, 0)?;
+    if kept.identity != Some(super::state::Identity::of(&attributes)) {
+        // Another file has the name by now: the kernel looks the name up again, and comes back with that one.
+        close_at(&kept.peer, id, writes(open_flags));
+        return Err(EOPENSTALE);
+    }
+    // SAFETY: By this function's contract.
+    unsafe { adopt(inode, file, id, &header, &attributes) }
+}
+
+/// `release`: tells the origin.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+unsafe extern "C" fn release(inode: *mut inode, file: *mut file) -> c_int {
+    // SAFETY: The descriptor was opened by `adopt`, and is being closed.
+    let (handle, kept) = unsafe {
+        (
+            KBox::from_raw((*file).private_data.cast::<Handle>()),
+            Inode::of(inode),
+        )
+    };
+    if let Some(kept) = kept {
+        {
+            let mut state = kept.state.lock();
+            *(if handle.writes {
+                &mut state.writers
+            } else {
+                &mut state.readers
+            }) -= 1;
+        }
+        close_at(&kept.peer, handle.file, handle.writes);
+    }
+    0
+}
+
+/// What is kept for the inode of an open descriptor.
+///
+/// # Safety
+///
+/// `file` is an open descriptor of one of our files, and stays so during the call that this is part of.
+unsafe fn of_file(file: *mut file) -> Result<Arc<Inode>> {
+    // SAFETY: By this function's contract.
+    unsafe { Inode::counted((*file).f_inode) }.ok_or(EIO)
+}
+
+impl Inode {
+    /// Asks the origin for the attributes of an open file. Process context, sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE`: the session in which it was opened is over; `ETIMEDOUT`, `ENOTCONN`, `EINTR`.
+    pub(super) fn refresh(&self) -> Result {
+        let file = self.state.lock().usable()?;
+        let answer = call(
+            &self.peer,
+            Header {
+                file,
+                ..Header::new(Kind::GetAttr)
+            },
+            &[],
+        )?;
+        let attributes = Attributes::decode(&answer.payload).ok_or(EPROTO)?;
+        self.learn(&answer.header, &attributes);
+        Ok(())
+    }
+
+    /// Reads with `read`, which ends in `EIO` where a page could not be had; before that makes sure that the size is known well enough
+    /// to read `count` bytes at `position()`.
+    fn read_known(
+        &self,
+        position: impl Fn() -> u64,
+        count: u64,
+        mut read: impl FnMut() -> isize,
+    ) -> Result<isize> {
+        if count == 0 {
+            return Ok(0);
+        }
+        let mut refused = false;
+        for _ in 0..ATTEMPTS {
+            if refused || position().saturating_add(count) >= self.size() {
+                self.refresh()?;
+            }
+            if position() >= self.size() {
+                return Ok(0);
+            }
+            let (failures, refusals) = {
+                let state = self.state.lock();
+                (state.failures, state.refusals)
+            };
+            let done = read();
+            if done != EIO.to_errno() as isize {
+                return Ok(done);
+            }
+            let state = self.state.lock();
+            if state.failures != failures {
+                return Err(state.error);
+            }
+            refused = state.refusals != refusals;
+            if !refused {
+                return Ok(done);
+            }
+        }
+        Err(EIO)
+    }
+}
+
+/// A result as the kernel wants it: a count or a negative errno.
+fn count(result: Result<isize>) -> isize {
+    result.unwrap_or_else(|error| error.to_errno() as isize)
+}
+
+/// `read_iter`: from the page cache.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+unsafe extern "C" fn read_iter(iocb: *mut kiocb, to: *mut iov_iter) -> isize {
+    // SAFETY: The kernel gives us a control block of an open descriptor of ours, and an iterator.
+    let (kept, bytes) = unsafe { (of_file((*iocb).ki_filp), bindings::vremote_iov_count(to)) };
+    count(kept.and_then(|kept| {
+        // SAFETY: As above.
+        let position = || unsafe { (*iocb).ki_pos } as u64;
+        // SAFETY: As above; after a failure nothing was taken out of either.
+        kept.read_known(position, bytes as u64, || unsafe {
+            bindings::generic_file_read_iter(iocb, to)
+        })
+    }))
+}
+
+/// `splice_read`: from the page cache.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+unsafe extern "C" fn splice_read(
+    file: *mut file,
+    position: *mut loff_t,
+    pipe: *mut pipe_inode_info,
+    bytes: usize,
+    splice_flags: c_uint,
+) -> isize {
+    // SAFETY: The kernel gives us an open descriptor of ours.
+    let kept = unsafe { of_file(file) };
+    count(kept.and_then(|kept| {
+        // SAFETY: The position is valid during the call.
+        let at = || unsafe { *position } as u64;
+        kept.read_known(at, bytes as u64, || {
+            // SAFETY: Only passes on what the kernel gave us.
+            unsafe { bindings::filemap_splice_read(file, position, pipe, bytes, splice_flags) }
+        })
+    }))
+}
+
+/// `llseek`: relative to the end needs the present size.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+unsafe extern "C" fn llseek(file: *mut file, offset: loff_t, whence: c_int) -> loff_t {
+    if whence != bindings::SEEK_SET as c_int && whence != bindings::SEEK_CUR as c_int {
+        // SAFETY: The kernel gives us an open descriptor of ours.
+        if let Err(error) = unsafe { of_file(file) }.and_then(|kept| kept.refresh()) {
+            return loff_t::from(error.to_errno());
+        }
+    }
+    // SAFETY: Passes on what the kernel gave us.
+    unsafe { bindings::generic_file_llseek(file, offset, whence) }
+}
+
+/// `fsync`: on the disk of the origin when it returns.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+unsafe extern "C" fn fsync(
+    file: *mut file,
+    _start: loff_t,
+    _end: loff_t,
+    datasync: c_int,
+) -> c_int {
+    // SAFETY: The kernel gives us an open descriptor of ours.
+    let committed = unsafe { of_file(file) }.and_then(|kept| kept.commit(datasync != 0));
+    // SAFETY: As above.
+    let lost = unsafe { bindings::file_check_and_advance_wb_err(file) };
+    errno(committed.and(kernel::error::to_result(lost)))
+}
+
+/// `write_iter`: into the page cache, or to the origin.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+unsafe extern "C" fn write_iter(iocb: *mut kiocb, from: *mut iov_iter) -> isize {
+    // SAFETY: The kernel gives us a control block of an open descriptor of ours, and an iterator to read from.
+    let written = unsafe { of_file((*iocb).ki_filp).and_then(|kept| write(&kept, iocb, from)) };
+    match written {
+        // SAFETY: As above.
+        Ok(bytes) if bytes > 0 => unsafe { bindings::vremote_write_sync(iocb, bytes as isize) },
+        written => count(written.map(|bytes| bytes as isize)),
+    }
+}
+
+/// # Safety
+///
+/// As `write_iter`.
+unsafe fn write(kept: &Arc<Inode>, iocb: *mut kiocb, from: *mut iov_iter) -> Result<usize> {
+    // SAFETY: By this function's contract.
+    if unsafe { bindings::vremote_kiocb_is_nowait(iocb) } {
+        return Err(EAGAIN);
+    }
+    // SAFETY: The descriptor keeps the inode.
+    kernel::error::to_result(unsafe { bindings::vremote_inode_lock(kept.raw()) })?;
+    // SAFETY: By this function's contract, and locked.
+    let written = unsafe { write_locked(kept, iocb, from) };
+    // SAFETY: Locked above.
+    unsafe { bindings::vremote_inode_unlock(kept.raw()) };
+    written
+}
+
+/// # Safety
+///
+/// As `write_iter`; the inode's i_rwsem is held.
+unsafe fn write_locked(kept: &Arc<Inode>, iocb: *mut kiocb, from: *mut iov_iter) -> Result<usize> {
+    // SAFETY: By this function's contract.
+    let allowed = unsafe { bindings::generic_write_checks(iocb, from) };
+    if allowed <= 0 {
+        return if allowed == 0 {
+            Ok(0)
+        } else {
+            Err(Error::from_errno(allowed as c_int))
+        };
+    }
+    // SAFETY: As above: the iterator is a source, and ours during the call.
+    let from = unsafe { IovIterSource::from_raw(from) };
+    // SAFETY: By this function's contract.
+    if unsafe { bindings::vremote_kiocb_is_append(iocb) } {
+        return write_through(kept, from, None).map(|(end, bytes)| {
+            // SAFETY: By this function's contract.
+            unsafe { (*iocb).ki_pos = end as loff_t };
+            bytes
+        });
+    }
+    let mut written = 0;
+    while !from.is_empty() {
+        // SAFETY: By this function's contract.
+        let position = unsafe { (*iocb).ki_pos } as u64;
+        let step = if position.saturating_add(from.len() as u64) <= kept.size() {
+            write_cached(kept, from, position)
+        } else {
+            write_through(kept, from, Some(position)).map(|(_, bytes)| bytes)
+        };
+        match step {
+            // The file has become shorter meanwhile: look at its size again.
+            Err(error) if error == ENODATA => kept.refresh()?,
+            Err(error) if written == 0 => return Err(error),
+            Err(_) | Ok(0) => break,
+            Ok(bytes) => {
+                written += bytes;
+                // SAFETY: By this function's contract.
+                unsafe { (*iocb).ki_pos += bytes as loff_t };
+            }
+        }
+    }
+    Ok(written)
+}
+
+/// Writes from `position` up to the end of its page in the page cache. The range is inside the file as far as known.
+///
+/// # Errors
+///
+/// `EFAULT`, and those of [`Inode::own`].
+fn write_cached(kept: &Arc<Inode>, from: &mut IovIterSource<'_>, position: u64) -> Result<usize> {
+    let page = position / PAGE_BYTES as u64;
+    let at = position as usize % PAGE_BYTES;
+    let bytes = from.len().min(PAGE_BYTES - at);
+    let more = (at + from.len() - 1) / PAGE_BYTES;
+    loop {
+        // SAFETY: The iterator is valid. Done before any lock is taken: the source may be a mapping of anything.
+        let absent = unsafe { bindings::fault_in_iov_iter_readable(from.as_raw(), bytes) };
+        if absent == bytes {
+            return Err(EFAULT);
+        }
+        let copied = {
+            let _claim = kept.claim(page)?;
+            let folio = kept.own(page, more.min(MAX_BATCH_PAGES - 1))?;
+            if position >= kept.size() {
+                return Err(ENODATA);
+            }
+            // SAFETY: The folio is locked and ours to write; copies without faulting, and at most to the folio's end.
+            let copied = unsafe {
+                bindings::copy_folio_from_iter_atomic(
+                    folio.as_ptr(),
+                    at,
+                    bytes - absent,
+                    from.as_raw(),
+                )
+            };
+            if copied != 0 {
+                folio.flush();
+                folio.mark_dirty();
+            }
+            copied
+        };
+        if copied != 0 {
+            // SAFETY: The inode is kept by its descriptor; no folio is locked.
+            unsafe { bindings::balance_dirty_pages_ratelimited(kept.mapping()) };
+            return Ok(copied);
+        }
+        // What was there a moment ago has been taken out of memory: once more.
+        // SAFETY: No requirements.
+        if unsafe { bindings::vremote_killed() } {
+            return Err(EINTR);
+        }
+    }
+}
+
+/// A `Write` on its way.
+#[pin_data]
+struct Chunk {
+    header: Header,
+    payload: KVVec<u8>,
+    #[pin]
+    outcome: SpinLock<Option<Result<Header>>>,
+    #[pin]
+    done: Event,
+}
+
+impl Chunk {
+    /// Takes the next bytes out of `from` and sends them.
+    fn start(
+        kept: &Arc<Inode>,
+        from: &mut IovIterSource<'_>,
+        position: Option<u64>,
+    ) -> Result<Arc<Chunk>> {
+        let bytes = from.len().min(MAX_PAYLOAD);
+        let mut payload = KVVec::with_capacity(bytes, GFP_KERNEL)?;
+        let taken = from
+            .copy_from_iter_raw(&mut payload.spare_capacity_mut()[..bytes])
+            .len();
+        // SAFETY: So many bytes were just written into the spare capacity.
+        unsafe { payload.inc_len(taken) };
+        if taken < bytes {
+            // SAFETY: They were taken just now.
+            unsafe { from.revert(taken) };
+            return Err(EFAULT);
+        }
+        let file = kept.state.lock().usable()?;
+        let header = Header {
+            request: exchange::next_request(),
+            file,
+            index: position.unwrap_or(0),
+            count: bytes as u32,
+            flags: if position.is_none() { flags::APPEND } else { 0 },
+            ..Header::new(Kind::Write)
+        };
+        let chunk = Arc::pin_init(
+            pin_init!(Chunk { header, payload, outcome <- new_spinlock!(None), done <- Event::new() }),
+            GFP_KERNEL,
+        )?;
+        exchange::start(
+            &kept.peer,
+            header.request,
+            chunk.clone(),
+            Some(net::timeout_us()),
+        )?;
+        Ok(chunk)
+    }
+
+    /// Waits for the answer.
+    fn wait(&self) -> Result<Header> {
+        let waited = self.done.wait(net::timeout_us() + 1_000_000);
+        exchange::finish(self.header.request);
+        waited?;
+        let outcome = self.outcome.lock().take();
+        outcome.unwrap_or(Err(ETIMEDOUT))
+    }
+
+    fn end(&self, outcome: Result<Header>) {
+        self.outcome.lock().get_or_insert(outcome);
+        self.done.happen();
+    }
+}
+
+impl Exchange for Chunk {
+    fn answer(&self, _peer: &Arc<Peer>, header: &Header, _payload: &[u8]) -> bool {
+        self.end(match header.status {
+            0 => Ok(*header),
+            status => Err(Error::from_errno(-c_int::from(status))),
+        });
+        true
+    }
+
+    fn send(&self, peer: &Arc<Peer>, retry: bool) {
+        let mut header = self.header;
+        header.flags |= if retry { flags::RETRY } else { 0 };
+        let _ = peer.send(&header, &self.payload);
+    }
+
+    fn expired(&self, error: Error) {
+        self.end(Err(error));
+    }
+}
+
+/// Writes by the origin's own write path: at `position`, or at the end of the file. Gives where the last byte went and how many were
+/// written; fewer than wanted if something failed after the first. No folio is locked here, so that the origin can invalidate the copies
+/// of this node as well.
+///
+/// What is appended in one message is one record. More than [`MAX_PAYLOAD`] goes in order, one after another; what has a position goes
+/// with several messages in flight.
+fn write_through(
+    kept: &Arc<Inode>,
+    from: &mut IovIterSource<'_>,
+    position: Option<u64>,
+) -> Result<(u64, usize)> {
+    let window = if position.is_some() { WINDOW } else { 1 };
+    let mut flight: KVec<Arc<Chunk>> = KVec::with_capacity(window, GFP_KERNEL)?;
+    let mut started = 0;
+    let (mut end, mut written) = (0, 0);
+    let mut failure = None;
+    loop {
+        while failure.is_none() && flight.len() < window && !from.is_empty() {
+            match Chunk::start(
+                kept,
+                from,
+                position.map(|position| position + started as u64),
+            ) {
+                Ok(chunk) => {
+                    started += chunk.payload.len();
+                    let _ = flight.push_within_capacity(chunk);
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        let Ok(chunk) = flight.remove(0) else {
+            break;
+        };
+        match chunk.wait() {
+            Ok(header) => {
+                kept.learn_size(header.seq, header.size);
+                let bytes = (header.count as usize).min(chunk.payload.len());
+                if failure.is_none() {
+                    written += bytes;
+                    end = header.index + bytes as u64;
+                }
+                if bytes < chunk.payload.len() {
+                    failure.get_or_insert(ENOSPC);
+                }
+            }
+            Err(error) => {
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    match failure {
+        Some(error) if written == 0 => Err(error),
+        _ => {
+            // SAFETY: These were taken, and not written.
+            unsafe { from.revert(started - written) };
+            Ok((end, written))
+        }
+    }
+}
+
+/// `atomic_open`'s part of opening: the descriptor was adopted before.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+pub(super) unsafe extern "C" fn opened(_inode: *mut inode, _file: *mut file) -> c_int {
+    0
+}
+
+/// Undoes [`adopt`] for a file whose opening failed after it.
+///
+/// # Safety
+///
+/// `file` was adopted on `inode` and will not be opened.
+pub(super) unsafe fn disown(inode: *mut inode, file: *mut file) {
+    // SAFETY: By this function's contract.
+    unsafe {
+        release(inode, file);
+        (*file).private_data = core::ptr::null_mut();
+    }
+}
+
+/// Sets the size of an open file, or of one that is opened for it. Process context, sleeps; the inode's i_rwsem is held.
+///
+/// # Errors
+///
+/// Those of the origin, and of the network.
+///
+/// # Safety
+///
+/// `dentry` is one of ours, `inode` its inode.
+pub(super) unsafe fn set_size(
+    dentry: *mut dentry,
+    inode: *mut inode,
+    descriptor: bool,
+    size: u64,
+) -> Result {
+    // SAFETY: By this function's contract.
+    let kept = unsafe { Inode::counted(inode) }.ok_or(EIO)?;
+    let by_descriptor = if descriptor {
+        kept.state.lock().file
+    } else {
+        0
+    };
+    let (file, opened) = if by_descriptor != 0 {
+        (by_descriptor, false)
+    } else {
+        // By its path: the origin decides whether the caller may write.
+        // SAFETY: By this function's contract.
+        let path = unsafe { names::Path::of(dentry) }?;
+        let (file, _, attributes) = open_at(&kept.peer, path.at_node()?, bindings::O_WRONLY, 0)?;
+        if kept.identity != Some(super::state::Identity::of(&attributes)) {
+            close_at(&kept.peer, file, true);
+            return Err(ESTALE);
+        }
+        (file, true)
+    };
+    let answer = call(
+        &kept.peer,
+        Header {
+            file,
+            size,
+            ..Header::new(Kind::SetSize)
+        },
+        &[],
+    );
+    if opened {
+        close_at(&kept.peer, file, true);
+    }
+    let answer = answer?;
+    let attributes = Attributes::decode(&answer.payload).ok_or(EPROTO)?;
+    kept.learn(&answer.header, &attributes);
+    Ok(())
+}

@@ -1,0 +1,910 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pages: asking for them, getting them, and giving them up when the origin says so. The decisions are `proto/copy.rs`'s; this file
+//! brings them together with folios.
+//!
+//! # A Get in flight
+//!
+//! A page that is not here is asked for with its folio locked and not uptodate; the grant fills the folio, marks it uptodate and unlocks
+//! it. One request asks for up to [`MAX_BATCH_PAGES`] pages in a row, each of which is answered for itself. A copy that may already be
+//! read is upgraded without its folio's lock, by a request of its own.
+//!
+//! The owner of a page in flight is the [`Request`] in [`super::state::State::gets`]: who takes a [`Slot`] out of it, under the state's
+//! lock, is the one who ends it.
+//!
+//! # Progress
+//!
+//! Two nodes that write to one page take it from each other. A writer notes a *claim* before it asks; a recall of a page with a claim
+//! waits until the writer has written, but not longer than [`CLAIM_US`].
+
+use kernel::{
+    bindings::{address_space, file, folio, readahead_control},
+    ffi::c_int,
+    prelude::*,
+    sync::Arc,
+};
+
+use core::ptr::NonNull;
+
+use super::{
+    state::{Inode, State},
+    writeback::Put,
+};
+use crate::bindings;
+use crate::folio::{Folio, Locked};
+use crate::net::{
+    self,
+    exchange::{self, Exchange},
+    peer::Peer,
+};
+use crate::proto::{
+    copy::{
+        Copy, GrantVerdict, InvalidateVerdict, Pending, RecallVerdict, State as CopyState, Want,
+    },
+    limits::{MAX_BATCH_PAGES, PAGE_BYTES},
+    wire::{flags, Header, Kind},
+};
+
+/// Longest time that a recall waits for a local writer which has just been given the page.
+const CLAIM_US: u64 = 10_000;
+
+/// How long after a Get without any answer the next one is not even tried by a reader.
+const SILENCE_US: u64 = 500_000;
+
+/// Upgrades that are asked for ahead of a writer.
+const UPGRADES: usize = 31;
+
+/// How often a message that meets a folio in transition looks again before it is left to the next time.
+const ATTEMPTS: usize = 16;
+
+/// What a page in flight does to its folio.
+pub(super) enum Hold {
+    /// To be filled; the lock keeps everybody else away from it.
+    Fill(Locked),
+    /// Readable; the reference keeps it in memory.
+    Upgrade(Folio),
+}
+
+/// A page in flight.
+pub(super) struct Slot {
+    pending: Pending,
+    hold: Hold,
+    /// The answer was of no use: the work item asks again. No request is in flight.
+    again: bool,
+}
+
+/// A Get in flight.
+pub(super) struct Request {
+    pub(super) id: u64,
+    first: u64,
+    want: Want,
+    /// `None` once the page was granted or refused.
+    slots: KVec<Option<Slot>>,
+    /// Pages without an answer.
+    left: usize,
+}
+
+impl Request {
+    fn slot_mut(&mut self, page: u64) -> Option<&mut Option<Slot>> {
+        self.slots
+            .get_mut(usize::try_from(page.checked_sub(self.first)?).ok()?)
+    }
+
+    /// Gives up what has not been granted: the folios stay not uptodate.
+    pub(super) fn fail(self) {
+        for slot in self.slots.into_iter().flatten() {
+            if let Hold::Fill(folio) = slot.hold {
+                drop(folio.end_read(false));
+            }
+        }
+    }
+}
+
+impl State {
+    /// The request in flight for a page.
+    fn pending_mut(&mut self, page: u64) -> Option<&mut Pending> {
+        self.gets.iter_mut().find_map(|request| {
+            let slot = request.slot_mut(page)?.as_mut()?;
+            if slot.again {
+                None
+            } else {
+                Some(&mut slot.pending)
+            }
+        })
+    }
+
+    /// Notes that a Get failed.
+    pub(super) fn fail(&mut self, error: Error) {
+        self.failures = self.failures.wrapping_add(1);
+        self.error = error;
+        if error == ETIMEDOUT || error == ENOTCONN {
+            self.silent_since = net::now_us();
+        }
+    }
+
+    /// Whether somebody waits for this page, also if the work item has yet to ask again.
+    fn in_flight(&mut self, page: u64) -> bool {
+        self.gets
+            .iter_mut()
+            .any(|request| request.slot_mut(page).is_some_and(|slot| slot.is_some()))
+    }
+}
+
+/// The network's side of a [`Request`].
+struct Get {
+    inode: Arc<Inode>,
+    header: Header,
+}
+
+impl Exchange for Get {
+    fn answer(&self, _peer: &Arc<Peer>, header: &Header, payload: &[u8]) -> bool {
+        match header.kind {
+            Kind::Grant => self.inode.granted(header, payload),
+            Kind::Reply if header.status != 0 => {
+                self.inode.fail_request(
+                    self.header.request,
+                    Error::from_errno(-c_int::from(header.status)),
+                );
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn send(&self, peer: &Arc<Peer>, retry: bool) {
+        let mut bitmap = [0u8; MAX_BATCH_PAGES / 8];
+        let mut bytes = 0;
+        {
+            let state = self.inode.state.lock();
+            let Some(request) = state
+                .gets
+                .iter()
+                .find(|request| request.id == self.header.request)
+            else {
+                return;
+            };
+            if request.left < request.slots.len() {
+                bytes = request.slots.len().div_ceil(8);
+                for (page, slot) in request.slots.iter().enumerate() {
+                    if slot.as_ref().is_some_and(|slot| !slot.again) {
+                        bitmap[page / 8] |= 1 << (page % 8);
+                    }
+                }
+            }
+        }
+        let mut header = self.header;
+        if retry {
+            header.flags |= flags::RETRY;
+        }
+        // What is not sent now is sent at the next attempt, or the deadline tells.
+        let _ = peer.send(&header, &bitmap[..bytes]);
+    }
+
+    fn expired(&self, error: Error) {
+        self.inode.fail_request(self.header.request, error);
+    }
+}
+
+/// What became of an `Invalidate` or a `Recall`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It was done, or is as good as lost on the network: it comes again.
+    Done,
+    /// It has to wait: the work item has to see to it.
+    Later,
+}
+
+/// Answers an `Invalidate` or a `Recall`: nothing is held any more.
+pub(super) fn acknowledge(peer: &Peer, message: &Header) {
+    let header = Header {
+        request: message.request,
+        file: message.file,
+        index: message.index,
+        seq: message.seq,
+        ..Header::new(Kind::Ack)
+    };
+    // If it is lost, the message comes again.
+    let _ = peer.send(&header, &[]);
+}
+
+impl Inode {
+    /// Asks for as many of `folios` as one request can: pages in a row, each locked, in this mapping and not uptodate. Takes those that it
+    /// asked for out of the front, and says how many; 0: the first one cannot be asked for now, wait for a change. May sleep for memory.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE`: the session in which the file was opened is over. `ENOTCONN`: the peer was removed. `ENOMEM`.
+    pub(super) fn ask(
+        self: &Arc<Inode>,
+        want: Want,
+        folios: &mut [Option<Locked>],
+    ) -> Result<usize> {
+        let limit = folios.len().min(MAX_BATCH_PAGES);
+        let folios = &mut folios[..limit];
+        let first = folios
+            .first()
+            .and_then(Option::as_ref)
+            .ok_or(EINVAL)?
+            .index();
+        for page in first..first + folios.len() as u64 {
+            self.reserve_word(page)?;
+        }
+        let mut slots = KVec::with_capacity(folios.len(), GFP_KERNEL)?;
+        let id = exchange::next_request();
+        let (count, file, seq);
+        {
+            let mut state = self.state.lock();
+            file = state.usable()?;
+            let mut given_up = 0;
+            for (page, folio) in (first..).zip(folios.iter_mut()) {
+                let mut copy = self.copy(page);
+                // A page whose ownership the origin may still have on record is asked for alone, with that ownership's seq.
+                if copy.held().is_none()
+                    || state.in_flight(page)
+                    || (page != first && copy.seq != 0)
+                {
+                    break;
+                }
+                given_up = copy.lost();
+                self.set_copy(&state, page, copy);
+                let Some(folio) = folio.take() else {
+                    break;
+                };
+                let slot = Slot {
+                    pending: Pending::new(id, want),
+                    hold: Hold::Fill(folio),
+                    again: false,
+                };
+                let pushed = slots.push_within_capacity(Some(slot));
+                debug_assert!(pushed.is_ok());
+                if given_up != 0 {
+                    break;
+                }
+            }
+            count = slots.len();
+            seq = given_up;
+            if count == 0 {
+                return Ok(0);
+            }
+            let request = Request {
+                id,
+                first,
+                want,
+                slots,
+                left: count,
+            };
+            if let Err(error) = state.gets.push(request, GFP_ATOMIC) {
+                drop(state);
+                return Err(error.into());
+            }
+        }
+        let header = Header {
+            request: id,
+            file,
+            index: first,
+            count: count as u32,
+            seq,
+            ..Header::new(match want {
+                Want::Read => Kind::GetShared,
+                Want::Write => Kind::GetModified,
+            })
+        };
+        self.launch(header)?;
+        Ok(count)
+    }
+
+    /// Asks for ownership of a page that is readable here. `false`: it is not, or it is in flight; look again. May sleep for memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Inode::ask`].
+    pub(super) fn upgrade(self: &Arc<Inode>, page: u64) -> Result<bool> {
+        // SAFETY: The caller keeps the inode.
+        let Some(folio) = (unsafe { Folio::find(self.mapping(), page) }) else {
+            return Ok(false);
+        };
+        let mut slots = KVec::with_capacity(1, GFP_KERNEL)?;
+        let header = {
+            let mut state = self.state.lock();
+            // Under the lock: the ids of a page's requests must rise in the order of its state.
+            let id = exchange::next_request();
+            let copy = self.copy(page);
+            let file = state.usable()?;
+            if !copy.have() || !folio.uptodate() || state.in_flight(page) {
+                return Ok(false);
+            }
+            let slot = Slot {
+                pending: Pending::new(id, Want::Write),
+                hold: Hold::Upgrade(folio),
+                again: false,
+            };
+            slots.push_within_capacity(Some(slot)).map_err(|_| ENOMEM)?;
+            state.gets.push(
+                Request {
+                    id,
+                    first: page,
+                    want: Want::Write,
+                    slots,
+                    left: 1,
+                },
+                GFP_ATOMIC,
+            )?;
+            Header {
+                request: id,
+                file,
+                index: page,
+                count: 1,
+                seq: copy.seq,
+                flags: flags::HAVE,
+                ..Header::new(Kind::GetModified)
+            }
+        };
+        self.launch(header)?;
+        Ok(true)
+    }
+
+    /// Sends a request that was noted in the state; on failure it is failed there.
+    fn launch(self: &Arc<Inode>, header: Header) -> Result {
+        let started = Arc::new(
+            Get {
+                inode: self.clone(),
+                header,
+            },
+            GFP_KERNEL,
+        )
+        .map_err(Error::from)
+        .and_then(|get| exchange::start(&self.peer, header.request, get, Some(net::timeout_us())));
+        started.inspect_err(|error| self.fail_request(header.request, *error))
+    }
+
+    /// A request ended without an answer, or with a refusal of all of it.
+    fn fail_request(&self, id: u64, error: Error) {
+        let request = {
+            let mut state = self.state.lock();
+            let position = state.gets.iter().position(|request| request.id == id);
+            if position.is_some() {
+                state.fail(error);
+            }
+            position.and_then(|position| state.gets.remove(position).ok())
+        };
+        if let Some(request) = request {
+            request.fail();
+            self.changed();
+        }
+    }
+
+    /// A `Grant` arrived. Says whether its request is over. Receive thread.
+    fn granted(self: &Arc<Inode>, header: &Header, payload: &[u8]) -> bool {
+        let page = header.index;
+        let usable = header.has(flags::DATA) && payload.len() <= PAGE_BYTES;
+        let mut fill = None;
+        let mut refused = None;
+        let mut again = false;
+        let last;
+        {
+            let mut state = self.state.lock();
+            let state = &mut *state;
+            let Some(position) = state
+                .gets
+                .iter()
+                .position(|request| request.id == header.request)
+            else {
+                return true;
+            };
+            let Some(place) = state.gets[position].slot_mut(page) else {
+                return false;
+            };
+            let Some(slot) = place.as_mut().filter(|slot| !slot.again) else {
+                return false;
+            };
+            if header.status != 0 {
+                let error = Error::from_errno(-c_int::from(header.status));
+                if error == EBUSY || error == ENOMEM || error == EAGAIN {
+                    // It will pass: the request is sent again, with growing pauses, until its deadline.
+                    return false;
+                }
+                refused = place.take();
+                if error == ENODATA {
+                    state.refusals = state.refusals.wrapping_add(1);
+                } else {
+                    state.fail(error);
+                }
+            } else {
+                let mut copy = self.copy(page);
+                // An upgrade needs no data: while the copy may be read it has the bytes of the origin's last version. When it has been
+                // lost there is no folio for the data, and the writer asks for the page as one that it does not have.
+                let (data, valid) = match &slot.hold {
+                    Hold::Fill(_) => (usable, false),
+                    Hold::Upgrade(folio) => (false, copy.have() && folio.uptodate()),
+                };
+                let write = header.has(flags::WRITE);
+                match copy.grant(
+                    Some(&slot.pending),
+                    header.request,
+                    header.seq,
+                    write,
+                    data,
+                    valid,
+                ) {
+                    GrantVerdict::Accept => {
+                        fill = place.take();
+                        state.silent_since = 0;
+                        self.set_copy(state, page, copy);
+                    }
+                    GrantVerdict::Retry if matches!(slot.hold, Hold::Fill(_)) => {
+                        slot.again = true;
+                        again = true;
+                    }
+                    GrantVerdict::Retry => refused = place.take(),
+                    GrantVerdict::Ignore => return false,
+                }
+            }
+            let request = &mut state.gets[position];
+            request.left -= 1;
+            last = request.left == 0;
+            if last && request.slots.iter().all(Option::is_none) {
+                let _ = state.gets.remove(position);
+            }
+        }
+        if header.seq != 0 {
+            self.learn_size(header.seq, header.size);
+        }
+        if let Some(Slot {
+            hold: Hold::Fill(folio),
+            ..
+        }) = fill
+        {
+            folio.fill(payload);
+            drop(folio.end_read(true));
+        }
+        if let Some(Slot {
+            hold: Hold::Fill(folio),
+            ..
+        }) = refused
+        {
+            drop(folio.end_read(false));
+        }
+        if again {
+            self.kick();
+        }
+        self.changed();
+        last
+    }
+
+    /// Asks again for pages whose grants were overtaken. Work item.
+    pub(super) fn ask_again(self: &Arc<Inode>) {
+        loop {
+            let mut found = None;
+            {
+                let mut state = self.state.lock();
+                for position in 0..state.gets.len() {
+                    let request = &mut state.gets[position];
+                    let want = request.want;
+                    if let Some(place) = request
+                        .slots
+                        .iter_mut()
+                        .find(|place| place.as_ref().is_some_and(|slot| slot.again))
+                    {
+                        found = place.take().map(|slot| (want, slot));
+                        if request.slots.iter().all(Option::is_none) {
+                            let _ = state.gets.remove(position);
+                        }
+                        break;
+                    }
+                }
+            }
+            let Some((
+                want,
+                Slot {
+                    hold: Hold::Fill(folio),
+                    ..
+                },
+            )) = found
+            else {
+                return;
+            };
+            let mut folio = [Some(folio)];
+            let asked = self.ask(want, &mut folio);
+            if let Err(error) = asked {
+                self.state.lock().fail(error);
+            }
+            // Not asked for, although nothing else can be in flight while the folio is locked: whoever waits for it will ask.
+            if let Some(folio) = folio[0].take() {
+                drop(folio.end_read(false));
+                self.changed();
+            }
+        }
+    }
+
+    /// An `Invalidate` or a `Recall` arrived. Receive thread.
+    pub(super) fn receive(self: &Arc<Inode>, header: &Header) {
+        // While the inode is evicted nobody can say what is held: the message comes again.
+        let Some(_entered) = self.enter() else {
+            return;
+        };
+        if self.do_message(header, false) == Outcome::Later {
+            self.leave(header);
+        }
+    }
+
+    /// Does what an `Invalidate` or a `Recall` asks for. Without `blocking` nothing is waited for. The inode is entered.
+    pub(super) fn do_message(self: &Arc<Inode>, header: &Header, blocking: bool) -> Outcome {
+        let page = header.index;
+        let mut patience = blocking;
+        for _ in 0..ATTEMPTS {
+            let claimed = {
+                let mut state = self.state.lock();
+                let mut copy = self.copy(page);
+                match copy.state {
+                    CopyState::Invalid | CopyState::WritingBack { keep: false } => {
+                        let pending = state.pending_mut(page);
+                        let acknowledged = match header.kind {
+                            Kind::Recall => {
+                                copy.recall(pending, header.seq, header.has(flags::KEEP), false)
+                                    == RecallVerdict::Ack
+                            }
+                            _ => copy.invalidate(pending, header.seq) == InvalidateVerdict::Ack,
+                        };
+                        drop(state);
+                        if acknowledged {
+                            acknowledge(&self.peer, header);
+                        }
+                        return Outcome::Done;
+                    }
+                    // The `Put` in flight answers it.
+                    CopyState::WritingBack { keep: true } if header.kind == Kind::Recall => {
+                        return Outcome::Done
+                    }
+                    // The folio is under writeback: as if the message had taken until the `Put` is confirmed.
+                    CopyState::WritingBack { keep: true } => return Outcome::Later,
+                    CopyState::Shared => false,
+                    CopyState::Modified => state.claims.contains(&page),
+                }
+            };
+            if claimed && !blocking {
+                return Outcome::Later;
+            }
+            if claimed && patience {
+                self.wait_for_claim(page);
+                patience = false;
+                continue;
+            }
+            // SAFETY: The inode is entered.
+            let folio = unsafe { Folio::find(self.mapping(), page) };
+            let Some(folio) = folio else {
+                if let Some(outcome) = self.do_without_folio(header) {
+                    return outcome;
+                }
+                continue;
+            };
+            let folio = match folio.trylock() {
+                Ok(folio) => folio,
+                Err(_) if !blocking => return Outcome::Later,
+                // Somebody copies in or out of it: soon done.
+                Err(folio) if folio.uptodate() => folio.lock(),
+                // Somebody is about to ask for it again, because it had left memory: then the state changes in a moment. Its lock is not
+                // to be waited for, because it is let go only after the grant.
+                Err(_) => {
+                    let _ = self.wait(self.seen(), 1000, false);
+                    continue;
+                }
+            };
+            if !folio.is_in(self.mapping()) {
+                continue;
+            }
+            return self.do_with_folio(header, folio);
+        }
+        Outcome::Done
+    }
+
+    /// [`Inode::do_message`] for a copy that left memory, so that nothing is to be dropped. `None`: look again.
+    fn do_without_folio(&self, header: &Header) -> Option<Outcome> {
+        let page = header.index;
+        {
+            let mut state = self.state.lock();
+            let mut copy = self.copy(page);
+            // SAFETY: The inode is entered. Under the state's lock nobody who adds a folio can go on to ask for it.
+            let found = unsafe { Folio::find(self.mapping(), page) }.is_some();
+            if found || !matches!(copy.state, CopyState::Shared | CopyState::Modified) {
+                return None;
+            }
+            let pending = state.pending_mut(page);
+            match header.kind {
+                Kind::Recall => {
+                    copy.recall(pending, header.seq, header.has(flags::KEEP), false);
+                }
+                _ => {
+                    copy.invalidate(pending, header.seq);
+                }
+            }
+            self.set_copy(&state, page, copy);
+        }
+        acknowledge(&self.peer, header);
+        self.changed();
+        Some(Outcome::Done)
+    }
+
+    /// [`Inode::do_message`] for a copy in memory, whose folio is locked.
+    fn do_with_folio(self: &Arc<Inode>, header: &Header, folio: Locked) -> Outcome {
+        let page = header.index;
+        // A folio that is not uptodate is what is left of a failed read: nothing was written to it.
+        let dirty = folio.uptodate() && folio.dirty();
+        let put = if header.kind == Kind::Recall && dirty {
+            // Without memory the message comes again, when there may be some.
+            let Ok(put) = Put::new(self, &folio, header.has(flags::KEEP)) else {
+                return Outcome::Done;
+            };
+            Some(put)
+        } else {
+            None
+        };
+        let mut state = self.state.lock();
+        let mut copy = self.copy(page);
+        if matches!(
+            copy.state,
+            CopyState::Invalid | CopyState::WritingBack { .. }
+        ) || state.file == 0
+        {
+            return Outcome::Later;
+        }
+        if put.is_some() && state.puts.reserve(1, GFP_ATOMIC).is_err() {
+            return Outcome::Done;
+        }
+        let drop_it = match header.kind {
+            Kind::Recall => {
+                let pending = state.pending_mut(page);
+                match copy.recall(pending, header.seq, header.has(flags::KEEP), dirty) {
+                    RecallVerdict::Ack => false,
+                    RecallVerdict::Drop => true,
+                    RecallVerdict::InFlight => return Outcome::Done,
+                    RecallVerdict::WriteBack { .. } => {
+                        self.set_copy(&state, page, copy);
+                        if let Some(put) = put {
+                            put.go(state, folio);
+                        }
+                        return Outcome::Done;
+                    }
+                }
+            }
+            _ => copy.invalidate(state.pending_mut(page), header.seq) == InvalidateVerdict::Drop,
+        };
+        self.set_copy(&state, page, copy);
+        drop(state);
+        if drop_it {
+            folio.remove(self.mapping());
+        }
+        drop(folio);
+        acknowledge(&self.peer, header);
+        self.changed();
+        Outcome::Done
+    }
+
+    /// Waits until no local writer claims the page, for at most [`CLAIM_US`].
+    fn wait_for_claim(&self, page: u64) {
+        let end = net::now_us() + CLAIM_US;
+        loop {
+            let seen = self.seen();
+            let left = end.saturating_sub(net::now_us());
+            if left == 0 || !self.state.lock().claims.contains(&page) {
+                return;
+            }
+            let _ = self.wait(seen, left, false);
+        }
+    }
+
+    /// Makes the page ready to be written: its folio, locked and uptodate, with ownership. `more`: pages behind it that will be written
+    /// as well, to be asked for along with it. The caller has claimed the page. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `EINTR`: killed. `ENODATA`: the page is beyond the end of the file. `ETIMEDOUT`, `ENOTCONN`, `ESTALE`, `ENOMEM`, or the origin's.
+    pub(super) fn own(self: &Arc<Inode>, page: u64, more: usize) -> Result<Locked> {
+        let end = net::now_us().saturating_add(2 * net::timeout_us());
+        let mut before = None;
+        loop {
+            self.settle(page)?;
+            let seen = self.seen();
+            // SAFETY: The caller keeps the inode.
+            let folio = unsafe { Locked::create(self.mapping(), page) }?;
+            let (copy, failures, refusals, error) = {
+                let state = self.state.lock();
+                (self.copy(page), state.failures, state.refusals, state.error)
+            };
+            if folio.uptodate() && copy.may_write() {
+                return Ok(folio);
+            }
+            let (failures_before, refusals_before) = *before.get_or_insert((failures, refusals));
+            if refusals != refusals_before {
+                return Err(ENODATA);
+            }
+            if failures != failures_before {
+                return Err(error);
+            }
+            if net::now_us() > end {
+                return Err(ETIMEDOUT);
+            }
+            let asked = if !folio.uptodate() {
+                self.ask_for_run(folio, more)?
+            } else {
+                drop(folio);
+                copy.have() && self.upgrade_run(page, more)?
+            };
+            if !asked {
+                // On its way home, or about to be dropped.
+                self.wait(seen, net::timeout_us(), true)?;
+            }
+        }
+    }
+
+    /// Asks for ownership of a readable page, and of those behind it that are readable, too, and will be written next: one round trip for
+    /// all of them. `false`: not now.
+    fn upgrade_run(self: &Arc<Inode>, first: u64, more: usize) -> Result<bool> {
+        if !self.upgrade(first)? {
+            return Ok(false);
+        }
+        for page in first + 1..=first + more.min(UPGRADES) as u64 {
+            // If it cannot be asked for now, it will be when it is written.
+            if !self.copy(page).have() || !self.upgrade(page).unwrap_or(false) {
+                break;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits until no request for the page is in flight. Sleeps; `EINTR`: killed.
+    fn settle(&self, page: u64) -> Result {
+        loop {
+            let seen = self.seen();
+            if !self.state.lock().in_flight(page) {
+                return Ok(());
+            }
+            self.wait(seen, net::timeout_us(), true)?;
+        }
+    }
+
+    /// Asks for ownership of the page of `folio`, and of up to `more` pages behind it of which nothing is here. `false`: not now.
+    fn ask_for_run(self: &Arc<Inode>, folio: Locked, more: usize) -> Result<bool> {
+        let first = folio.index();
+        let limit = more.min(MAX_BATCH_PAGES - 1);
+        let mut folios = KVec::with_capacity(limit + 1, GFP_KERNEL)?;
+        folios.push(Some(folio), GFP_KERNEL)?;
+        for page in first + 1..=first + limit as u64 {
+            if self.copy(page) != Copy::INVALID {
+                break;
+            }
+            // SAFETY: The caller keeps the inode.
+            let Ok(folio) = (unsafe { Locked::add(self.mapping(), page) }) else {
+                break;
+            };
+            folios.push(Some(folio), GFP_KERNEL)?;
+        }
+        let asked = self.ask(Want::Write, &mut folios);
+        for folio in folios
+            .into_iter()
+            .flatten()
+            .filter(|folio| folio.index() != first)
+        {
+            folio.remove(self.mapping());
+        }
+        Ok(asked? > 0)
+    }
+
+    /// Notes that this task is going to write the page as soon as it owns it; the claim ends with the value returned.
+    pub(super) fn claim(&self, page: u64) -> Result<Claim<'_>> {
+        self.state.lock().claims.push(page, GFP_ATOMIC)?;
+        Ok(Claim { inode: self, page })
+    }
+}
+
+/// A writer's claim on a page: see *Progress* at the top.
+pub(super) struct Claim<'a> {
+    inode: &'a Inode,
+    page: u64,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        {
+            let mut state = self.inode.state.lock();
+            if let Some(position) = state.claims.iter().position(|page| *page == self.page) {
+                let _ = state.claims.remove(position);
+            }
+        }
+        self.inode.changed();
+    }
+}
+
+/// The inode of a mapping of ours.
+///
+/// # Safety
+///
+/// `mapping` is the mapping of an inode of our superblock with something kept, and the inode is alive.
+unsafe fn of_mapping(mapping: *mut address_space) -> Result<Arc<Inode>> {
+    // SAFETY: By this function's contract.
+    unsafe { Inode::counted((*mapping).host) }.ok_or(EIO)
+}
+
+/// `read_folio`: asks for one page; the grant unlocks the folio.
+///
+/// # Safety
+///
+/// Called by the kernel with a locked folio of one of our files.
+pub(super) unsafe extern "C" fn read_folio(_file: *mut file, folio: *mut folio) -> c_int {
+    let Some(folio) = NonNull::new(folio) else {
+        return EIO.to_errno();
+    };
+    // SAFETY: The kernel gives us the lock along with the folio.
+    let folio = unsafe { Locked::adopt(folio) };
+    // SAFETY: A locked folio that is in a mapping keeps it and its inode.
+    let inode = unsafe { of_mapping(folio.mapping()) };
+    super::errno(inode.and_then(|inode| inode.read(folio)))
+}
+
+/// `readahead`: asks for everything at once, in as few requests as can be, and waits for nothing.
+///
+/// # Safety
+///
+/// Called by the kernel with locked folios of one of our files.
+pub(super) unsafe extern "C" fn readahead(control: *mut readahead_control) {
+    // SAFETY: By this function's contract, and the caller of the operation keeps the inode.
+    let Ok(inode) = (unsafe { of_mapping((*control).mapping) }) else {
+        return;
+    };
+    loop {
+        // Folios that are not taken out of the control are removed by the kernel.
+        let Ok(mut folios) = KVec::with_capacity(MAX_BATCH_PAGES, GFP_KERNEL) else {
+            return;
+        };
+        while folios.len() < MAX_BATCH_PAGES {
+            // SAFETY: By this function's contract.
+            let Some(folio) = NonNull::new(unsafe { bindings::vremote_readahead_next(control) })
+            else {
+                break;
+            };
+            // SAFETY: The kernel gives us the lock along with the folio.
+            let _ = folios.push_within_capacity(Some(unsafe { Locked::adopt(folio) }));
+        }
+        if folios.is_empty() {
+            return;
+        }
+        let mut rest = &mut folios[..];
+        while !rest.is_empty() {
+            match inode.ask(Want::Read, rest) {
+                Ok(count) if count > 0 => rest = &mut rest[count..],
+                _ => {
+                    // Not now: whoever reads this page asks for it.
+                    if let Some(folio) = rest[0].take() {
+                        folio.remove(inode.mapping());
+                    }
+                    rest = &mut rest[1..];
+                }
+            }
+        }
+    }
+}
+
+impl Inode {
+    /// Asks for the page of a locked folio that is not uptodate; waits only while it cannot be asked for.
+    ///
+    /// A reader comes here after its readahead has failed: then it has waited for a silent origin once, and does not again.
+    fn read(self: &Arc<Inode>, folio: Locked) -> Result {
+        {
+            let state = self.state.lock();
+            if state.silent_since != 0 && net::now_us() < state.silent_since + SILENCE_US {
+                return Err(state.error);
+            }
+        }
+        let end = net::now_us().saturating_add(2 * net::timeout_us());
+        let mut folio = [Some(folio)];
+        loop {
+            let seen = self.seen();
+            if self.ask(Want::Read, &mut folio)? > 0 {
+                return Ok(());
+            }
+            self.wait(seen, net::timeout_us(), true)?;
+            if net::now_us() > end {
+                return Err(ETIMEDOUT);
+            }
+        }
+    }
+}

@@ -1,0 +1,736 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is kept for an inode: whose file it is, a state word for each page, requests in flight, the size.
+//!
+//! [`Inode::state`] is a spinlock taken in process context only, the receive thread included; nothing sleeps under it.
+//!
+//! # Life
+//!
+//! An [`Inode`] hangs on `i_private` and is counted, because requests in flight keep it beyond the kernel's inode. The kernel's inode
+//! and its mapping may be used by whoever has
+//!
+//! - a reference to it (every system call), or
+//! - a locked folio in its mapping (a Get in flight), or
+//! - a `Put` in [`State::puts`], or
+//! - an [`Entered`],
+//!
+//! because [`Inode::evict`] waits for all of these.
+
+use core::{ffi::c_void, fmt::Write};
+
+use kernel::{
+    bindings::{address_space, inode, wait_queue_head, xarray},
+    prelude::*,
+    rbtree::{RBTree, RBTreeNodeReservation},
+    sync::{
+        atomic::{ordering::Relaxed, Atomic},
+        new_spinlock, Arc, SpinLock,
+    },
+    types::Opaque,
+    workqueue::{impl_has_work, new_work, Queue, Work, WorkItem},
+};
+
+use super::{
+    pages::{Outcome, Request},
+    writeback::Put,
+};
+use crate::bindings;
+use crate::folio::Folio;
+use crate::net::{self, exchange, peer::Peer};
+use crate::proto::{
+    copy::{Copy, State as CopyState},
+    limits::PAGE_BYTES,
+    wire::{Attributes, Header},
+};
+
+/// Which file of its node it is; never names two.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) device: u64,
+    pub(super) ino: u64,
+    pub(super) generation: u64,
+}
+
+impl Identity {
+    pub(super) fn of(attributes: &Attributes) -> Identity {
+        Identity {
+            device: attributes.device,
+            ino: attributes.ino,
+            generation: attributes.generation,
+        }
+    }
+}
+
+/// The part of an [`Inode`] that changes, but for the state words, which are under the same lock.
+pub(super) struct State {
+    /// File id at the origin; 0: it was not opened in the present session.
+    pub(super) file: u64,
+    /// Descriptors of this node, by access.
+    pub(super) readers: u32,
+    pub(super) writers: u32,
+    /// The origin's decision that [`State::size`] comes from.
+    size_seq: u64,
+    size: u64,
+    /// Gets in flight.
+    pub(super) gets: KVec<Request>,
+    /// `Put`s in flight.
+    pub(super) puts: KVec<Arc<Put>>,
+    /// `Invalidate`s and `Recall`s that could not be done at once: the work item does them.
+    pub(super) jobs: KVec<Header>,
+    /// Pages that a writer has asked for and not yet written: recalls of them wait a moment.
+    pub(super) claims: KVec<u64>,
+    /// How many [`Entered`] there are.
+    busy: u32,
+    /// The kernel's inode is being evicted.
+    evicting: bool,
+    /// What is cached belongs to a file id that is over.
+    stale: bool,
+    /// Gets, or pages of them, that failed, and why the last one did.
+    pub(super) failures: u32,
+    pub(super) error: Error,
+    /// When a Get last ended without any answer (microseconds), if nothing was granted since; else 0.
+    pub(super) silent_since: u64,
+    /// Pages refused because they are beyond the end of the file.
+    pub(super) refusals: u32,
+}
+
+impl State {
+    /// The file id for a request. `ESTALE`: the session in which it was opened is over.
+    pub(super) fn usable(&self) -> Result<u64> {
+        if self.file == 0 || self.evicting {
+            Err(ESTALE)
+        } else {
+            Ok(self.file)
+        }
+    }
+
+    /// Size of the file as far as known here.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+/// What is kept for an inode of another node's file.
+#[pin_data]
+pub(crate) struct Inode {
+    /// Whose file it is.
+    pub(super) peer: Arc<Peer>,
+    /// `None`: a directory on the way to something, taken to be there.
+    pub(super) identity: Option<Identity>,
+    /// Address of the kernel's inode; 0 until it has one and after it was evicted.
+    raw: Atomic<usize>,
+    #[pin]
+    pub(super) state: SpinLock<State>,
+    /// [`Copy::word`] of each page; under the lock of `state`.
+    #[pin]
+    words: Opaque<xarray>,
+    /// Counts everything that somebody may wait for.
+    changes: Atomic<u32>,
+    #[pin]
+    queue: Opaque<wait_queue_head>,
+    #[pin]
+    work: Work<Inode, 0>,
+    #[pin]
+    burial: Work<Inode, 1>,
+}
+
+// SAFETY: `raw` is used under the rules in *Life*; words and wait queue have locks; all else is Send.
+unsafe impl Send for Inode {}
+// SAFETY: As above.
+unsafe impl Sync for Inode {}
+
+impl_has_work! {
+    impl HasWork<Self, 0> for Inode { self.work }
+    impl HasWork<Self, 1> for Inode { self.burial }
+}
+
+impl WorkItem<0> for Inode {
+    type Pointer = Arc<Inode>;
+
+    fn run(this: Arc<Inode>) {
+        this.run_jobs();
+    }
+}
+
+impl WorkItem<1> for Inode {
+    type Pointer = Arc<Inode>;
+
+    fn run(this: Arc<Inode>) {
+        // SAFETY: The kernel's inode is gone, so nobody uses the words but the last holders of `this`, of which none does.
+        unsafe { bindings::xa_destroy(this.words.get()) };
+        drop(this);
+    }
+}
+
+/// Inodes by peer's slot and file id.
+#[derive(Default)]
+struct Table(RBTree<(u8, u64), Arc<Inode>>);
+
+// SAFETY: The tree owns its nodes, which own `Arc`s.
+unsafe impl Send for Table {}
+
+kernel::sync::global_lock! {
+    // SAFETY: Initialised in `init`, before the file system is registered.
+    unsafe(uninit) static TABLE: SpinLock<Option<Table>> = None;
+}
+
+/// The workqueue, as an address: read by the receive thread and by RCU callbacks, which must not take a lock for it.
+static WORKQUEUE: Atomic<usize> = Atomic::new(0);
+
+/// Prepares the table and the workqueue. Called once, at load.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(super) fn init() -> Result {
+    // SAFETY: Called once, before any use of the lock.
+    unsafe { TABLE.init() };
+    *TABLE.lock() = Some(Table::default());
+    // SAFETY: The name is a constant string.
+    let queue = unsafe { bindings::vremote_net_workqueue(c"vremote_remote".as_char_ptr(), false) };
+    if queue.is_null() {
+        return Err(ENOMEM);
+    }
+    WORKQUEUE.store(queue as usize, Relaxed);
+    Ok(())
+}
+
+/// Waits for everything that was queued, and frees it all. No inode of ours is left. Process context, sleeps.
+pub(super) fn exit() {
+    // SAFETY: No requirements; inodes are freed by RCU callbacks, which queue their burial.
+    unsafe { bindings::rcu_barrier() };
+    let queue = WORKQUEUE.load(Relaxed) as *mut bindings::workqueue_struct;
+    // SAFETY: Made in `init`, and nothing is left that could queue.
+    unsafe { bindings::destroy_workqueue(queue) };
+    *TABLE.lock() = None;
+}
+
+fn workqueue() -> &'static Queue {
+    // SAFETY: Made in `init`, before there is any inode, and destroyed in `exit`, after the last one.
+    unsafe { Queue::from_raw(WORKQUEUE.load(Relaxed) as *mut bindings::workqueue_struct) }
+}
+
+/// The inode that is known under this file id of the peer in this slot.
+pub(super) fn by_file(slot: u8, file: u64) -> Option<Arc<Inode>> {
+    TABLE.lock().as_ref()?.0.get(&(slot, file)).cloned()
+}
+
+/// Some inode behind `after`, in the order of slots and file ids.
+pub(super) fn next(after: (u8, u64)) -> Option<((u8, u64), Arc<Inode>)> {
+    let table = TABLE.lock();
+    let cursor = table
+        .as_ref()?
+        .0
+        .cursor_lower_bound(&(after.0, after.1.checked_add(1)?))?;
+    let (key, inode) = cursor.current();
+    Some((*key, inode.clone()))
+}
+
+/// Keeps the kernel's inode from going away; see *Life*.
+pub(super) struct Entered<'a>(&'a Inode);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().busy -= 1;
+        self.0.changed();
+    }
+}
+
+impl Inode {
+    /// For a file, or a directory, that the kernel has no inode for yet. Process context; `ENOMEM`.
+    pub(super) fn new(peer: &Arc<Peer>, identity: Option<Identity>) -> Result<Arc<Inode>> {
+        Arc::pin_init(
+            pin_init!(Inode {
+                peer: peer.clone(),
+                identity,
+                raw: Atomic::new(0),
+                state <- new_spinlock!(State {
+                    file: 0,
+                    readers: 0,
+                    writers: 0,
+                    size_seq: 0,
+                    size: 0,
+                    gets: KVec::new(),
+                    puts: KVec::new(),
+                    jobs: KVec::new(),
+                    claims: KVec::new(),
+                    busy: 0,
+                    evicting: false,
+                    stale: false,
+                    failures: 0,
+                    error: EIO,
+                    silent_since: 0,
+                    refusals: 0,
+                }),
+                // SAFETY: The slot is valid for writes.
+                words <- Opaque::ffi_init(|slot| unsafe { bindings::vremote_words_init(slot) }),
+                changes: Atomic::new(0),
+                // SAFETY: As above.
+                queue <- Opaque::ffi_init(|slot| unsafe { bindings::vremote_wait_init(slot) }),
+                work <- new_work!("vremote::remote"),
+                burial <- new_work!("vremote::burial"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// What is kept for this inode; `None` for the root and this node's own name.
+    ///
+    /// # Safety
+    ///
+    /// `inode` is an inode of our superblock and stays valid for `'a`.
+    pub(super) unsafe fn of<'a>(inode: *mut inode) -> Option<&'a Inode> {
+        // SAFETY: `i_private` is null or what `hang_on` put there, and is dropped after the inode.
+        unsafe { ((*inode).i_private as *const Inode).as_ref() }
+    }
+
+    /// As [`Inode::of`], counted.
+    ///
+    /// # Safety
+    ///
+    /// As [`Inode::of`].
+    pub(super) unsafe fn counted(inode: *mut inode) -> Option<Arc<Inode>> {
+        // SAFETY: By this function's contract.
+        let inode = unsafe { Inode::of(inode) }?;
+        // SAFETY: `i_private` came from `Arc::into_raw`, and the count that it holds is not dropped here.
+        let held = unsafe { Arc::from_raw(core::ptr::from_ref(inode)) };
+        Some(Arc::clone(&core::mem::ManuallyDrop::new(held)))
+    }
+
+    /// Hangs it on the kernel's inode.
+    ///
+    /// # Safety
+    ///
+    /// `inode` is a new inode of our superblock, `i_private` is null.
+    pub(super) unsafe fn hang_on(self: Arc<Inode>, inode: *mut inode) {
+        self.raw.store(inode as usize, Relaxed);
+        // SAFETY: Nobody else knows the inode yet.
+        unsafe { (*inode).i_private = Arc::into_raw(self) as *mut c_void };
+    }
+
+    /// Frees what hangs on an inode that is being freed. Any context: leaves the work to the workqueue.
+    ///
+    /// # Safety
+    ///
+    /// `inode` is an inode of our superblock that nobody can find any more.
+    pub(super) unsafe fn bury(inode: *mut inode) {
+        // SAFETY: By this function's contract.
+        let private = unsafe { (*inode).i_private } as *const Inode;
+        if !private.is_null() {
+            // SAFETY: `i_private` came from `Arc::into_raw` and is used for the last time.
+            let this = unsafe { Arc::from_raw(private) };
+            let _ = workqueue().enqueue::<_, 1>(this);
+        }
+    }
+
+    /// The kernel's inode; valid under the rules in *Life*.
+    pub(super) fn raw(&self) -> *mut inode {
+        self.raw.load(Relaxed) as *mut inode
+    }
+
+    /// The mapping; valid under the rules in *Life*.
+    pub(super) fn mapping(&self) -> *mut address_space {
+        // SAFETY: Computes an address; the caller keeps to the rules in *Life*.
+        unsafe { &raw mut (*self.raw()).i_data }
+    }
+
+    /// Keeps the kernel's inode; `None` if it is being evicted.
+    pub(super) fn enter(&self) -> Option<Entered<'_>> {
+        let mut state = self.state.lock();
+        if state.evicting {
+            return None;
+        }
+        state.busy += 1;
+        Some(Entered(self))
+    }
+
+    /// State and grant of a page. The caller holds the state's lock if it matters.
+    pub(super) fn copy(&self, page: u64) -> Copy {
+        // SAFETY: The words were initialised in `new`.
+        Copy::from_word(unsafe { bindings::vremote_word_load(self.words.get(), page as usize) })
+    }
+
+    /// Makes [`Inode::set_copy`] of a page certain to succeed. May sleep for memory; `ENOMEM`.
+    pub(super) fn reserve_word(&self, page: u64) -> Result {
+        // SAFETY: As in `copy`.
+        kernel::error::to_result(unsafe {
+            bindings::vremote_word_reserve(self.words.get(), page as usize)
+        })
+    }
+
+    /// Sets the state of a page, for which a word was reserved. The caller shows that it holds the state's lock.
+    pub(super) fn set_copy(&self, state: &State, page: u64, copy: Copy) {
+        // SAFETY: As in `copy`.
+        let status =
+            unsafe { bindings::vremote_word_store(self.words.get(), page as usize, copy.word()) };
+        // A word that is there already needs no memory, and only `forget_words` takes words away.
+        debug_assert!(status == 0);
+        crate::trace::copy(state.file, page, copy);
+    }
+
+    /// Counts pages by state: shared, modified, being written back.
+    pub(super) fn count_pages(&self) -> (u64, u64, u64) {
+        let (mut shared, mut modified, mut writing) = (0, 0, 0);
+        self.for_each_copy(|_, copy| match copy.state {
+            CopyState::Shared => shared += 1,
+            CopyState::Modified => modified += 1,
+            CopyState::WritingBack { .. } => writing += 1,
+            CopyState::Invalid => {}
+        });
+        (shared, modified, writing)
+    }
+
+    /// Calls `each` for every page with a word that is not 0. Others may change words meanwhile.
+    pub(super) fn for_each_copy(&self, mut each: impl FnMut(u64, Copy)) {
+        let mut index = 0;
+        loop {
+            // SAFETY: As in `copy`.
+            let word = unsafe { bindings::vremote_word_next(self.words.get(), &mut index) };
+            if word == 0 {
+                return;
+            }
+            each(index as u64, Copy::from_word(word));
+            match index.checked_add(1) {
+                Some(next) => index = next,
+                None => return,
+            }
+        }
+    }
+
+    /// Size of the file as far as known here.
+    pub(super) fn size(&self) -> u64 {
+        self.state.lock().size
+    }
+
+    /// Takes a size that came with decision `seq` of the origin, if that is newer.
+    pub(super) fn learn_size(&self, seq: u64, size: u64) {
+        let mut state = self.state.lock();
+        // A file that the origin does not share has no counter; then no descriptor here depends on the order either.
+        if seq > state.size_seq || (seq == 0 && state.readers == 0 && state.writers == 0) {
+            state.size_seq = state.size_seq.max(seq);
+            state.size = size;
+            let raw = self.raw();
+            if raw.is_null() {
+                return;
+            }
+            // SAFETY: The inode is valid, because `evict` takes it away under the state's lock, which also serialises all writers of the
+            // size. Readers on 64-bit machines, the only ones supported, read it whole.
+            unsafe { core::ptr::write_volatile(&raw mut (*raw).i_size, size as i64) };
+        }
+    }
+
+    /// Takes what an answer of the origin says. The kernel's inode must be valid. Process context.
+    pub(super) fn learn(&self, header: &Header, attributes: &Attributes) {
+        self.learn_size(header.seq, attributes.size);
+        let time = |time: crate::proto::wire::Time| bindings::timespec64 {
+            tv_sec: time.seconds,
+            tv_nsec: time.nanoseconds as isize,
+        };
+        let update = bindings::vremote_attributes {
+            blocks: attributes.blocks,
+            mode: attributes.mode,
+            nlink: attributes.nlink,
+            uid: attributes.uid,
+            gid: attributes.gid,
+            atime: time(attributes.atime),
+            mtime: time(attributes.mtime),
+            ctime: time(attributes.ctime),
+        };
+        // SAFETY: The inode is valid by this function's contract.
+        unsafe { bindings::vremote_inode_update(self.raw(), &update) };
+    }
+
+    /// How many changes there were: what [`Inode::wait`] compares with. Taken before the condition is looked at.
+    pub(super) fn seen(&self) -> u32 {
+        self.changes.load(kernel::sync::atomic::ordering::Acquire)
+    }
+
+    /// Something that somebody may wait for has changed. Any context that may spin.
+    pub(super) fn changed(&self) {
+        let _ = self
+            .changes
+            .fetch_add(1, kernel::sync::atomic::ordering::Full);
+        // SAFETY: The queue was initialised in `new`.
+        unsafe { bindings::vremote_wait_wake(self.queue.get()) };
+    }
+
+    /// Waits for a change after `seen`, at most `limit_us`. Says whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// `EINTR`: the task was killed.
+    pub(super) fn wait(&self, seen: u32, limit_us: u64, killable: bool) -> Result<bool> {
+        let changes = (&raw const self.changes).cast::<u32>();
+        // SAFETY: The queue was initialised in `new`; the counter lives as long as `self`.
+        match unsafe {
+            bindings::vremote_wait_change(
+                self.queue.get(),
+                changes,
+                seen,
+                limit_us as usize,
+                killable,
+            )
+        } {
+            0 => Ok(false),
+            left if left < 0 => Err(EINTR),
+            _ => Ok(true),
+        }
+    }
+
+    /// Lets the work item run. Any context that may spin.
+    pub(super) fn kick(self: &Arc<Inode>) {
+        // Refused only if it is queued already, and then it will see what there is to do.
+        let _ = workqueue().enqueue::<_, 0>(self.clone());
+    }
+
+    /// Leaves an `Invalidate` or a `Recall` to the work item. Without memory for it, it is as if it had been lost on the network: it
+    /// comes again.
+    pub(super) fn leave(self: &Arc<Inode>, header: &Header) {
+        {
+            let mut state = self.state.lock();
+            let same =
+                |other: &&mut Header| other.kind == header.kind && other.index == header.index;
+            match state.jobs.iter_mut().find(same) {
+                Some(other) if other.seq > header.seq => {}
+                Some(other) => *other = *header,
+                None => {
+                    let _ = state.jobs.push(*header, GFP_ATOMIC);
+                }
+            }
+        }
+        self.kick();
+    }
+
+    fn run_jobs(self: Arc<Inode>) {
+        let Some(_entered) = self.enter() else {
+            return;
+        };
+        self.discard_failed();
+        self.ask_again();
+        let jobs = core::mem::take(&mut self.state.lock().jobs);
+        for header in jobs {
+            if self.do_message(&header, true) == Outcome::Later {
+                // A `Put` of the page is in flight, and its end lets this run again. Without memory, see `leave`.
+                let _ = self.state.lock().jobs.push(header, GFP_ATOMIC);
+            }
+        }
+    }
+
+    /// A descriptor was opened, with this file id: takes it over. A new id means that the origin knows nothing of what is cached here,
+    /// which is dropped. Process context, sleeps; not under the inode's i_rwsem.
+    ///
+    /// # Errors
+    ///
+    /// `EINTR`, `ENOMEM`.
+    pub(super) fn attach(self: &Arc<Inode>, file: u64) -> Result {
+        if self.state.lock().file == file {
+            return Ok(());
+        }
+        let reservation = RBTreeNodeReservation::new(GFP_KERNEL)?;
+        // SAFETY: The caller's descriptor keeps the inode.
+        kernel::error::to_result(unsafe { bindings::vremote_inode_lock(self.raw()) })?;
+        let known = self.state.lock().file == file;
+        if !known {
+            self.cut();
+            self.purge();
+            let old = {
+                let mut table = TABLE.lock();
+                table.as_mut().and_then(|table| {
+                    table
+                        .0
+                        .insert(reservation.into_node((self.peer.slot, file), self.clone()))
+                })
+            };
+            drop(old);
+            let mut state = self.state.lock();
+            state.file = file;
+            state.size_seq = 0;
+        }
+        // SAFETY: Locked above.
+        unsafe { bindings::vremote_inode_unlock(self.raw()) };
+        Ok(())
+    }
+
+    /// Ends what is in flight under the present file id, which becomes 0: from now on nothing is asked for, granted or sent. What is
+    /// cached stays until [`Inode::purge`]. Unwritten bytes that were on their way are lost. The caller keeps the inode.
+    fn cut(&self) {
+        let (file, puts, gets) = {
+            let mut state = self.state.lock();
+            state.stale |= state.file != 0;
+            state.fail(ESTALE);
+            (
+                core::mem::take(&mut state.file),
+                core::mem::take(&mut state.puts),
+                core::mem::take(&mut state.gets),
+            )
+        };
+        if file != 0 {
+            let entry = TABLE
+                .lock()
+                .as_mut()
+                .and_then(|table| table.0.remove_node(&(self.peer.slot, file)));
+            drop(entry);
+        }
+        for request in gets {
+            exchange::finish(request.id);
+            request.fail();
+        }
+        let mut lost = 0;
+        for put in puts {
+            exchange::finish(put.request);
+            lost += put.give_up();
+        }
+        if lost != 0 {
+            self.report_loss(lost, EIO);
+        }
+        self.changed();
+    }
+
+    /// Drops what was granted before [`Inode::cut`]. Bytes written here and never sent are lost, which is logged and reported by the next
+    /// fsync. The caller keeps the inode and holds its i_rwsem. Sleeps.
+    fn purge(&self) {
+        if !self.state.lock().stale {
+            return;
+        }
+        let lost = self.dirty_bytes();
+        {
+            let _state = self.state.lock();
+            // SAFETY: Initialised in `new`; an empty array may be used on. Under the lock nobody looks at a word meanwhile.
+            unsafe { bindings::xa_destroy(self.words.get()) };
+        }
+        // SAFETY: The caller keeps the inode. All that this waits for has ended: see `cut`.
+        unsafe { bindings::truncate_inode_pages(self.mapping(), 0) };
+        self.state.lock().stale = false;
+        if lost != 0 {
+            self.report_loss(lost, EIO);
+        }
+        self.changed();
+    }
+
+    /// Bytes of pages that were written here and not sent home. The caller keeps the inode.
+    fn dirty_bytes(&self) -> u64 {
+        let mut bytes = 0;
+        self.for_each_copy(|page, copy| {
+            if copy.state == CopyState::Modified {
+                // SAFETY: The caller keeps the inode.
+                let folio = unsafe { Folio::find(self.mapping(), page) };
+                if folio.is_some_and(|folio| folio.dirty()) {
+                    bytes += PAGE_BYTES as u64;
+                }
+            }
+        });
+        bytes
+    }
+
+    /// Bytes written here will never reach the origin: the next fsync says so, and the log does now.
+    pub(super) fn report_loss(&self, bytes: u64, error: Error) {
+        // SAFETY: The caller keeps the inode.
+        unsafe { bindings::vremote_mapping_error(self.mapping(), error.to_errno()) };
+        if net::may_log() {
+            let ino = self.identity.map_or(0, |identity| identity.ino);
+            pr_err!(
+                "{} bytes written to inode {} of node {} are lost: {:?}\n",
+                bytes,
+                ino,
+                kernel::str::BStr::from_bytes(self.peer.name()),
+                error
+            );
+        }
+    }
+
+    /// The kernel's inode goes. Its dirty pages were written before, unless the origin is silent; then their bytes are lost. Waits for those
+    /// that are on their way, for as long as the origin is a peer.
+    pub(super) fn evict(self: &Arc<Inode>) {
+        let gets = {
+            let mut state = self.state.lock();
+            state.evicting = true;
+            core::mem::take(&mut state.gets)
+        };
+        for request in gets {
+            exchange::finish(request.id);
+            request.fail();
+        }
+        loop {
+            let seen = self.seen();
+            self.discard_failed();
+            {
+                let state = self.state.lock();
+                if state.busy == 0 && state.puts.is_empty() {
+                    break;
+                }
+            }
+            let _ = self.wait(seen, net::timeout_us(), false);
+        }
+        let lost = self.dirty_bytes();
+        if lost != 0 {
+            self.report_loss(lost, EIO);
+        }
+        // SAFETY: The kernel's inode is ours alone, and no Get is in flight that would hold the lock of a folio.
+        unsafe { bindings::truncate_inode_pages_final(self.mapping()) };
+        let file = {
+            let mut state = self.state.lock();
+            self.raw.store(0, Relaxed);
+            core::mem::take(&mut state.file)
+        };
+        // Only now: until here messages about the file were left unanswered, from now on nothing is held.
+        let entry = TABLE
+            .lock()
+            .as_mut()
+            .and_then(|table| table.0.remove_node(&(self.peer.slot, file)));
+        drop(entry);
+    }
+}
+
+/// The session with `peer` is over: see [`super::peer_gone`].
+pub(super) fn abandon(peer: &Arc<Peer>) {
+    let mut after = (peer.slot, 0);
+    while let Some((key, inode)) = next(after) {
+        if key.0 != peer.slot {
+            return;
+        }
+        after = key;
+        let Some(_entered) = inode.enter() else {
+            continue;
+        };
+        // First without the lock: who holds it may wait for what this ends.
+        inode.cut();
+        // SAFETY: Entered.
+        unsafe { bindings::vremote_inode_lock_always(inode.raw()) };
+        inode.purge();
+        // SAFETY: Locked above.
+        unsafe { bindings::vremote_inode_unlock(inode.raw()) };
+    }
+}
+
+/// Writes what is known here as JSON; see [`super::status`].
+pub(super) fn status(out: &mut dyn Write) -> core::fmt::Result {
+    let mut after = (0, 0);
+    let mut separator = "";
+    out.write_char('[')?;
+    while let Some((key, inode)) = next(after) {
+        after = key;
+        let (readers, writers, size, gets, puts) = {
+            let state = inode.state.lock();
+            (
+                state.readers,
+                state.writers,
+                state.size,
+                state.gets.len(),
+                state.puts.len(),
+            )
+        };
+        let (shared, modified, writing) = inode.count_pages();
+        let ino = inode.identity.map_or(0, |identity| identity.ino);
+        out.write_str(separator)?;
+        out.write_str("{\"node\":")?;
+        crate::stats::write_json_string(&mut &mut *out, inode.peer.name())?;
+        write!(
+            out,
+            ",\"file\":{},\"ino\":{},\"size\":{},\"readers\":{},\"writers\":{},\"shared\":{},\"modified\":{},\"writing\":{},\
+             \"gets\":{},\"puts\":{}}}",
+            key.1, ino, size, readers, writers, shared, modified, writing, gets, puts
+        )?;
+        separator = ",";
+    }
+    out.write_char(']')
+}

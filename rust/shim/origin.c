@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: GPL-2.0
+/* See origin.h. */
+
+#include <linux/blkdev.h>
+#include <linux/cred.h>
+#include <linux/file.h>
+#include <linux/fs_struct.h>
+#include <linux/highmem.h>
+#include <linux/namei.h>
+#include <linux/pagemap.h>
+#include <linux/uidgid.h>
+#include <linux/uio.h>
+#include <linux/workqueue.h>
+#include <linux/writeback.h>
+
+#include "origin.h"
+
+#define VREMOTE_NOBODY 65534
+
+/* struct cred is opaque to Rust, and its setters are inline. The capabilities follow the uid, as in nfsd. */
+const struct cred *vremote_origin_become(u32 uid, u32 gid, const u32 *groups, unsigned int ngroups, bool squash)
+{
+	struct group_info *info;
+	struct cred *new;
+	unsigned int i;
+
+	new = prepare_kernel_cred(&init_task);
+	if (!new)
+		return ERR_PTR(-ENOMEM);
+	info = groups_alloc(ngroups);
+	if (!info) {
+		abort_creds(new);
+		return ERR_PTR(-ENOMEM);
+	}
+	if (squash && uid == 0)
+		uid = VREMOTE_NOBODY;
+	if (squash && gid == 0)
+		gid = VREMOTE_NOBODY;
+	for (i = 0; i < ngroups; i++)
+		info->gid[i] = KGIDT_INIT(squash && groups[i] == 0 ? VREMOTE_NOBODY : groups[i]);
+	groups_sort(info);
+	set_groups(new, info);
+	put_group_info(info);
+
+	new->fsuid = KUIDT_INIT(uid);
+	new->fsgid = KGIDT_INIT(gid);
+	if (uid != 0)
+		cap_clear(new->cap_effective);
+	return override_creds(new);
+}
+
+/* Inline in the kernel. */
+void vremote_origin_unbecome(const struct cred *old)
+{
+	put_cred(revert_creds(old));
+}
+
+/*
+ * Joins calls whose flags are macros. Below root, ".." and symlinks cannot leave it. A file that is created gets the mode
+ * as it is: the umask that counts, the opener's, has been applied there.
+ */
+struct file *vremote_origin_open_below(const struct path *root, const char *name, int flags, umode_t mode)
+{
+	struct file *file = file_open_root(root, name, flags | O_LARGEFILE | O_NOCTTY | O_NONBLOCK, mode);
+	struct iattr attr = { .ia_valid = ATTR_MODE | ATTR_FORCE, .ia_mode = S_IFREG | (mode & 07777) };
+
+	if (!IS_ERR(file) && file->f_mode & FMODE_CREATED && (file_inode(file)->i_mode & 07777) != (mode & 07777)) {
+		inode_lock(file_inode(file));
+		notify_change(file_mnt_idmap(file), file->f_path.dentry, &attr, NULL);
+		inode_unlock(file_inode(file));
+	}
+	return file;
+}
+
+/* dentry_open with the kernel's credentials: read and write if the mount allows it, else read. */
+struct file *vremote_origin_reopen(struct file *file)
+{
+	const struct cred *cred = prepare_kernel_cred(&init_task);
+	struct file *own;
+
+	if (!cred)
+		return ERR_PTR(-ENOMEM);
+	own = dentry_open(&file->f_path, O_RDWR | O_LARGEFILE | O_NOATIME, cred);
+	if (IS_ERR(own))
+		own = dentry_open(&file->f_path, O_RDONLY | O_LARGEFILE | O_NOATIME, cred);
+	put_cred(cred);
+	return own;
+}
+
+/* get_fs_root is inline. Work items have an empty root directory; this is that of the process that calls. */
+void vremote_origin_root(struct path *path)
+{
+	get_fs_root(current->fs, path);
+}
+
+/* The flags are macros. */
+int vremote_origin_path(const char *name, struct path *path)
+{
+	return kern_path(name, LOOKUP_FOLLOW | LOOKUP_DIRECTORY, path);
+}
+
+/* Kept beside its sibling. */
+void vremote_origin_path_put(struct path *path)
+{
+	path_put(path);
+}
+
+/* f_path is a member of a union. */
+char *vremote_origin_path_of(struct file *file, char *buffer, int bytes)
+{
+	/* A task that exits has lost its root directory. */
+	return current->fs ? d_path(&file->f_path, buffer, bytes) : ERR_PTR(-ESRCH);
+}
+
+/* f_path is a member of a union. */
+int vremote_origin_truncate(struct file *file, loff_t size)
+{
+	return vfs_truncate(&file->f_path, size);
+}
+
+static int vremote_origin_getattr(const struct path *path, struct kstat *stat, u32 *generation)
+{
+	*generation = d_inode(path->dentry)->i_generation;
+	return vfs_getattr(path, stat, STATX_BASIC_STATS, AT_STATX_SYNC_AS_STAT);
+}
+
+/* Path look-up and path_put in one; struct path is built on the stack. */
+int vremote_origin_stat_below(const struct path *root, const char *name, struct kstat *stat, u32 *generation)
+{
+	struct path path;
+	int err;
+
+	if (!*name)
+		return vremote_origin_getattr(root, stat, generation);
+	err = vfs_path_lookup(root->dentry, root->mnt, name, 0, &path);
+	if (err)
+		return err;
+	err = vremote_origin_getattr(&path, stat, generation);
+	path_put(&path);
+	return err;
+}
+
+/* The flags are macros. */
+int vremote_origin_stat(struct file *file, struct kstat *stat, u32 *generation)
+{
+	return vremote_origin_getattr(&file->f_path, stat, generation);
+}
+
+/*
+ * Whether the pages of the file can be kept coherent; -errno says why not. The tests are macros and inlines.
+ *
+ * Blocks of a page: a Put makes whole pages dirty, and smaller blocks would have to be dirtied one by one.
+ */
+int vremote_origin_shareable(struct file *file)
+{
+	struct inode *inode = file_inode(file);
+
+	if (S_ISDIR(inode->i_mode))
+		return -EISDIR;
+	if (!S_ISREG(inode->i_mode))
+		return -ENXIO;
+	if (!(file->f_op->fop_flags & FOP_COHERENT))
+		return -EOPNOTSUPP;
+	if (IS_DAX(inode) || IS_SWAPFILE(inode) || IS_VERITY(inode) || IS_ENCRYPTED(inode))
+		return -EOPNOTSUPP;
+	if (i_blocksize(inode) != PAGE_SIZE || mapping_min_folio_order(inode->i_mapping))
+		return -EOPNOTSUPP;
+	if (!inode->i_mapping->a_ops->write_begin || !inode->i_mapping->a_ops->write_end)
+		return -EOPNOTSUPP;
+	return 0;
+}
+
+/* Inline in the kernel. */
+struct address_space *vremote_origin_mapping(struct file *file)
+{
+	return file->f_mapping;
+}
+
+/* i_size_read is inline, and i_mapping a field of a structure with many unions. */
+u64 vremote_origin_size(struct file *file)
+{
+	return i_size_read(file_inode(file));
+}
+
+/* file_inode is inline, and i_nlink a member of a union. */
+bool vremote_origin_deleted(struct file *file)
+{
+	return !file_inode(file)->i_nlink;
+}
+
+/* FMODE_WRITE is a cast macro. */
+bool vremote_origin_writable(struct file *file)
+{
+	return file->f_mode & FMODE_WRITE;
+}
+
+/* A field of a structure with many unions. */
+struct address_space *vremote_origin_inode_mapping(struct inode *inode)
+{
+	return inode->i_mapping;
+}
+
+/* file_inode is inline. */
+int vremote_origin_mark(struct file *file)
+{
+	return coherent_mark(file_inode(file));
+}
+
+/* Inline in the kernel; direct I/O in flight looks at the mark under the lock. */
+void vremote_origin_unmark(struct file *file)
+{
+	struct inode *inode = file_inode(file);
+
+	inode_lock(inode);
+	mapping_clear_coherent(inode->i_mapping);
+	inode_unlock(inode);
+}
+
+/* read_mapping_folio is inline. */
+struct folio *vremote_origin_read_folio(struct file *file, unsigned long index)
+{
+	return read_mapping_folio(file->f_mapping, index, file);
+}
+
+/* DEFINE_READAHEAD is a macro. Starts reading count pages; does not wait. */
+void vremote_origin_readahead(struct file *file, unsigned long index, unsigned int count)
+{
+	DEFINE_READAHEAD(ractl, file, &file->f_ra, file->f_mapping, index);
+
+	page_cache_ra_unbounded(&ractl, count, 0);
+}
+
+/*
+ * Puts bytes that came home into the page cache and marks them dirty, the way a store through a mapping would: without
+ * the inode lock, which a task that waits for these very bytes may hold. Nothing is written at or beyond i_size; truncation
+ * holds off installs by resize_begin.
+ */
+int vremote_origin_install(struct file *file, unsigned long index, const void *data, size_t bytes)
+{
+	struct address_space *mapping = file->f_mapping;
+	struct inode *inode = file_inode(file);
+	loff_t pos = (loff_t)index << PAGE_SHIFT;
+	loff_t size = i_size_read(inode);
+	struct folio *folio;
+	void *fsdata = NULL;
+	int ret;
+
+	if (pos >= size)
+		return 0;
+	bytes = min_t(loff_t, bytes, size - pos);
+	if (!bytes)
+		return 0;
+	file_start_write(file);
+	file_update_time(file);
+	ret = mapping->a_ops->write_begin(NULL, mapping, pos, bytes, &folio, &fsdata);
+	if (!ret) {
+		memcpy_to_folio(folio, offset_in_folio(folio, pos), data, bytes);
+		flush_dcache_folio(folio);
+		ret = mapping->a_ops->write_end(NULL, mapping, pos, bytes, bytes, folio, fsdata);
+		ret = ret < 0 ? ret : ret < bytes ? -EIO : 0;
+	}
+	file_end_write(file);
+	balance_dirty_pages_ratelimited(mapping);
+	return ret;
+}
+
+/* iov_iter_kvec is used with a stack kvec; RWF_APPEND is a cast macro. */
+ssize_t vremote_origin_write(struct file *file, const void *data, size_t bytes, loff_t *pos, bool append)
+{
+	struct kvec vec = { .iov_base = (void *)data, .iov_len = bytes };
+	struct iov_iter iter;
+
+	iov_iter_kvec(&iter, ITER_SOURCE, &vec, 1, bytes);
+	return vfs_iter_write(file, &iter, pos, append ? RWF_APPEND : 0);
+}
+
+/* Only to give vfs_fsync its bool as int. */
+int vremote_origin_sync(struct file *file, bool datasync)
+{
+	return vfs_fsync(file, datasync);
+}
+
+/* Inline in the kernel. */
+bool vremote_origin_folio_mapped(struct folio *folio)
+{
+	return folio_mapped(folio);
+}
+
+/* Inline in the kernel. */
+bool vremote_origin_folio_pinned(struct folio *folio)
+{
+	return folio_maybe_dma_pinned(folio);
+}
+
+/* Inline in the kernel. */
+bool vremote_origin_folio_writeback(struct folio *folio)
+{
+	return folio_test_writeback(folio);
+}
+
+/* alloc_workqueue is variadic. */
+struct workqueue_struct *vremote_origin_workqueue(const char *name)
+{
+	return alloc_workqueue("%s", WQ_UNBOUND | WQ_MEM_RECLAIM, 0, name);
+}
+
+/* flush_workqueue is a macro. */
+void vremote_origin_workqueue_flush(struct workqueue_struct *queue)
+{
+	__flush_workqueue(queue);
+}
+
+/* current is a macro. The number only tells tasks apart. */
+unsigned long vremote_origin_task(void)
+{
+	return (unsigned long)current;
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What origin/ and hooks.rs need from C: inline functions, macros, and sequences over structures that the kernel's
+ * bindings keep opaque. Every function says in origin.c why it is not Rust.
+ */
+#ifndef VREMOTE_SHIM_ORIGIN_H
+#define VREMOTE_SHIM_ORIGIN_H
+
+#include <linux/coherent.h>
+#include <linux/fs.h>
+#include <linux/path.h>
+#include <linux/stat.h>
+
+struct cred;
+
+/* Credentials of a remote opener */
+const struct cred *vremote_origin_become(u32 uid, u32 gid, const u32 *groups, unsigned int ngroups, bool squash);
+void vremote_origin_unbecome(const struct cred *old);
+
+/* Paths and files */
+struct file *vremote_origin_open_below(const struct path *root, const char *name, int flags, umode_t mode);
+struct file *vremote_origin_reopen(struct file *file);
+void vremote_origin_root(struct path *path);
+int vremote_origin_path(const char *name, struct path *path);
+void vremote_origin_path_put(struct path *path);
+char *vremote_origin_path_of(struct file *file, char *buffer, int bytes);
+int vremote_origin_truncate(struct file *file, loff_t size);
+int vremote_origin_stat_below(const struct path *root, const char *name, struct kstat *stat,
+			      u32 *generation);
+int vremote_origin_stat(struct file *file, struct kstat *stat, u32 *generation);
+int vremote_origin_shareable(struct file *file);
+struct address_space *vremote_origin_mapping(struct file *file);
+u64 vremote_origin_size(struct file *file);
+bool vremote_origin_deleted(struct file *file);
+bool vremote_origin_writable(struct file *file);
+struct address_space *vremote_origin_inode_mapping(struct inode *inode);
+
+/* The coherent mark of a mapping */
+int vremote_origin_mark(struct file *file);
+void vremote_origin_unmark(struct file *file);
+
+/* Pages */
+struct folio *vremote_origin_read_folio(struct file *file, unsigned long index);
+void vremote_origin_readahead(struct file *file, unsigned long index, unsigned int count);
+int vremote_origin_install(struct file *file, unsigned long index, const void *data, size_t bytes);
+ssize_t vremote_origin_write(struct file *file, const void *data, size_t bytes, loff_t *pos, bool append);
+int vremote_origin_sync(struct file *file, bool datasync);
+bool vremote_origin_folio_mapped(struct folio *folio);
+bool vremote_origin_folio_pinned(struct folio *folio);
+bool vremote_origin_folio_writeback(struct folio *folio);
+
+/* Work and waiting */
+struct workqueue_struct *vremote_origin_workqueue(const char *name);
+void vremote_origin_workqueue_flush(struct workqueue_struct *queue);
+unsigned long vremote_origin_task(void);
+
+#endif
