@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Everything is built in a Debian root of its own (scripts/toolchain) and kept in a cache (~/.cache/vremote, or VREMOTE_CACHE).
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-debug check fuzz bench modules kernel tools install clean
+
+# Variables that the scripts take from make's command line as well as from the environment.
+export KDIR KERNEL_TARBALL VREMOTE_CACHE VREMOTE_GUEST_PACKAGES VREMOTE_KVM JOBS DESTDIR PREFIX FUZZ_SECONDS
+# An empty variable must not hide a script's default.
+unexport $(foreach v,KDIR KERNEL_TARBALL VREMOTE_CACHE VREMOTE_GUEST_PACKAGES VREMOTE_KVM JOBS DESTDIR PREFIX FUZZ_SECONDS,$(if $($(v)),,$(v)))
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "  KDIR=DIR                your own patched and built kernel tree, for kernel, modules, install, test"
+	@echo "  KERNEL_TARBALL=FILE     another 7.3.y source than Debian's"
+	@echo "  VREMOTE_CACHE=DIR       where toolchain, kernels and guest images are kept"
+	@echo "  scripts/cluster help    the cluster of emulated machines, by hand"
+
+demo: ## two machines share a file before your eyes; builds what is missing
+	@scripts/demo
+
+test: kernel ## all tests: check, and the guest tests in emulated machines
+	@scripts/selftest
+
+test-debug: ## the guest tests on a kernel with KASAN, lockdep and kmemleak
+	@scripts/selftest --debug
+
+check: ## the quick part: format, clippy, unit, property and model tests
+	@scripts/selftest --check
+
+fuzz: ## random packets against the parser and the protocol, 10 minutes
+	@scripts/fuzz
+
+bench: kernel ## UDP echo, iperf3, NFSv4.2 and VRemote side by side: build/bench/results.json
+	@scripts/bench
+
+kernel: ## the patched kernel of the guests; prints its tree
+	@scripts/kernel
+
+modules: ## build/vremote.ko
+	@scripts/modules
+
+tools: ## build/tools
+	@scripts/tools
+
+install: ## module and tools onto this machine (DESTDIR=, PREFIX=, and KDIR= for the module)
+	@scripts/install
+
+clean: ## remove build/; the cache stays
+	@! [ -d build/cluster ] || for c in build/cluster/*/; do VREMOTE_CLUSTER=$$(basename "$$c") scripts/cluster down --force >/dev/null 2>&1 || true; done
+	rm -rf build

@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Who may open what: the origin decides, by the opener's ids. Root is nobody below an export, unless told otherwise.
+
+. "$(dirname "$0")/../lib.sh"
+. "$TOP/scripts/tests/programs/agents.sh"
+
+begin /srv/permissions
+E=$DIR/export
+agent o 1
+agent r 2
+
+must o "
+os.chmod('$DIR', 0o755)
+os.mkdir('$E'); os.chmod('$E', 0o755)
+def make(name, uid, gid, mode, content=b'content'):
+    put('$E/' + name, content)
+    os.chown('$E/' + name, uid, gid)
+    os.chmod('$E/' + name, mode)
+make('all', 0, 0, 0o666)
+make('owner', 1000, 2000, 0o600)
+make('group', 1000, 2000, 0o060)
+make('read', 1000, 2000, 0o444)
+make('write', 1000, 2000, 0o222)
+make('root', 0, 0, 0o600)
+make('nobody', 65534, 65534, 0o600)
+for name, mode in ('open', 0o777), ('closed', 0o700), ('sticky', 0o1777):
+    os.mkdir('$E/' + name); os.chmod('$E/' + name, mode)
+make('closed/file', 0, 0, 0o666)
+run('vremote export add $E')"
+must r "
+def opens(name, flags, uid=0, gid=0, groups=()):
+    return as_user(uid, gid, list(groups), lambda: remote('$E/' + name, flags) and 'ok')"
+
+# ---- files
+check "anybody opens what is for all" r "opens('all', RW, 1234, 1234)" ok
+check "the owner opens" r "opens('owner', RW, 1000, 1000)" ok
+check "another user does not" r "opens('owner', RO, 1001, 1000)" EACCES
+check "the group opens" r "opens('group', RW, 1001, 2000)" ok
+check "a supplementary group opens" r "opens('group', RW, 1001, 1001, [5, 2000, 7])" ok
+check "another group does not" r "opens('group', RW, 1001, 1001, [5, 2001])" EACCES
+check "the owner without the owner's bits does not" r "opens('group', RW, 1000, 2000)" EACCES
+check "the last of 64 groups counts" r "opens('group', RW, 1001, 1001, list(range(3000, 3063)) + [2000])" ok
+check "reading what may be read" r "opens('read', RO, 1001, 1001)" ok
+check "not writing it" r "opens('read', WO, 1000, 1000)" EACCES
+check "not truncating it" r "opens('read', RO | TRUNC, 1000, 1000)" EACCES
+check "writing what may be written" r "opens('write', WO, 1001, 1001)" ok
+check "not reading it" r "opens('write', RW, 1001, 1001)" EACCES
+check "nothing was truncated" o "[name for name in ('all', 'owner', 'group', 'read', 'write', 'root') if get('$E/' + name) != b'content']" "[]"
+check "a directory without permission" r "opens('closed/file', RO, 1000, 1000)" EACCES
+check "the same below the mount, without the flag" r "as_user(1001, 1000, [], lambda: get('/vremote/node1$E/owner'))" EACCES
+check "… and with permission" r "as_user(1000, 1000, [], lambda: get('/vremote/node1$E/owner'))" "b'content'"
+check "cached pages are for those only who may open" r "as_user(1001, 1001, [], lambda: os.open('/vremote/node1$E/owner', RO))" EACCES
+check "permission is checked anew after a chmod at the origin" o "os.chmod('$E/all', 0o600)" ok
+check "… at the next open" r "opens('all', RO, 1234, 1234)" EACCES
+check "a local root capability does not count" r "get('/vremote/node1$E/root')" EACCES
+
+# ---- root
+check "root is nobody below an export" r "opens('root', RO)" EACCES
+check "… also where its group would do" r "opens('owner', RO)" EACCES
+check "… and opens what is nobody's" r "opens('nobody', RW)" ok
+check "root does not pass closed directories" r "opens('closed/file', RO)" EACCES
+must o "run('vremote export del $E'); run('vremote export add $E --no-root-squash')"
+check "with --no-root-squash root is root" r "opens('root', RW)" ok
+check "… also through closed directories" r "opens('closed/file', RW)" ok
+check "… and others are still others" r "opens('root', RO, 1000, 1000)" EACCES
+must o "run('vremote export del $E'); run('vremote export add $E')"
+check "squashed again" r "opens('root', RO)" EACCES
+
+# ---- creating, in an export only
+check "a new file" r "as_user(1000, 1000, [2000], lambda: os.write(remote('$E/open/new', RW | CREAT, 0o640), b'made afar'))" 9
+check "… is the user's, with the mode asked for" o "(lambda s: f'{s.st_uid} {s.st_gid} {s.st_mode & 0o7777:o} {s.st_size}')(os.stat('$E/open/new'))" "1000 1000 640 9"
+check "… with its bytes" o "get('$E/open/new')" "b'made afar'"
+check "O_EXCL on what is there" r "opens('open/new', RW | CREAT | EXCL, 1000, 1000)" EEXIST
+check "O_CREAT on what is there" r "opens('open/new', RW | CREAT, 1000, 1000)" ok
+check "… has changed nothing" o "get('$E/open/new')" "b'made afar'"
+check "O_CREAT | O_TRUNC on what is there" r "as_user(1000, 1000, [], lambda: os.write(remote('$E/open/new', RW | CREAT | TRUNC), b'new'))" 3
+check "… has" o "get('$E/open/new')" "b'new'"
+check "O_EXCL makes a new one" r "opens('open/exclusive', RW | CREAT | EXCL, 1000, 1000)" ok
+check "the opener's umask counts" r "as_user(1000, 1000, [], lambda: os.umask(0o077) and remote('$E/open/masked', RW | CREAT, 0o666) and 'ok')" ok
+check "… at the origin" o "f\"{os.stat('$E/open/masked').st_mode & 0o7777:o}\"" 600
+check "below the mount, without the flag" r "as_user(1000, 1000, [], lambda: put('/vremote/node1$E/open/plain', b'plain') or 'ok')" ok
+check "… makes a file as well" o "get('$E/open/plain')" "b'plain'"
+check "root makes files of nobody" r "opens('open/squashed', RW | CREAT)" ok
+check "… at the origin" o "os.stat('$E/open/squashed').st_uid" 65534
+check "not in a directory without permission" r "opens('new', RW | CREAT, 1000, 1000)" EACCES
+check "not in a missing directory" r "opens('none/new', RW | CREAT, 1000, 1000)" ENOENT
+check_in "not outside an export" r "remote('$DIR/new', RW | CREAT)" "ENOENT EACCES"
+check "one of 20 programs on both nodes wins O_EXCL" r "sum(as_user(1000, 1000, [], lambda: remote('$E/open/race', RW | CREAT | EXCL) and 'ok') == 'ok' for _ in range(20))" 1
+check "no local file has appeared" r "os.listdir('$DIR')" "[]"
+
+# ---- taking an export back
+must o "run('vremote export del $E')"
+check "an export that was taken back is one no more" r "opens('all', RW, 1234, 1234)" ENOENT
+check "… and nothing of it is held, so that its file system could be unmounted" o "wait(lambda: not any(s['path'].startswith('$E/') for s in status()['shares']), 10)"
+
+# ---- shared by a descriptor: ids as they are
+must o "put('$DIR/secret', b'secret'); os.chmod('$DIR/secret', 0o600); fd = share('$DIR/secret')"
+check "root is root for a file shared by a descriptor" r "read_all(remote('$DIR/secret'))" "b'secret'"
+check "another user is not" r "as_user(1000, 1000, [], lambda: remote('$DIR/secret', RO))" EACCES
+must o "os.chown('$DIR/secret', 1000, 1000)"
+check "until the file is that user's" r "as_user(1000, 1000, [], lambda: remote('$DIR/secret', RW) and 'ok')" ok
+must o "os.chmod('$DIR/secret', 0o400)"
+check "read-only for its owner" r "as_user(1000, 1000, [], lambda: remote('$DIR/secret', RW))" EACCES
+check "an open descriptor keeps what it has" r "as_user(1000, 1000, [], lambda: read_all(remote('$DIR/secret', RO)))" "b'secret'"
+finish
