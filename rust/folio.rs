@@ -8,7 +8,11 @@
 //! forbidden, with the exception of [`Locked::remove`] and [`Locked::clean_for_io`], which need process context. The receive
 //! thread is process context, but must not wait for a folio lock: it uses [`Folio::trylock`].
 
-use core::{mem::ManuallyDrop, ops::Deref, ptr::NonNull};
+use core::{
+    mem::ManuallyDrop,
+    ops::{Deref, Range},
+    ptr::NonNull,
+};
 
 use kernel::prelude::*;
 
@@ -263,21 +267,14 @@ impl Locked {
         };
     }
 
-    /// Copies `bytes` into the folio from byte `at` on.
-    pub fn copy_in(&self, at: usize, bytes: &[u8]) {
-        assert!(at <= PAGE_BYTES && bytes.len() <= PAGE_BYTES - at);
-        // SAFETY: The folio has PAGE_BYTES mapped bytes; the range was checked; `bytes` does not overlap with it.
-        unsafe {
-            core::ptr::copy_nonoverlapping(bytes.as_ptr(), self.bytes().add(at), bytes.len())
-        };
-        self.flush();
-    }
-
-    /// Makes the folio `bytes` and zeroes behind them; of more than a page, only a page.
-    pub fn fill(&self, bytes: &[u8]) {
-        let bytes = &bytes[..bytes.len().min(PAGE_BYTES)];
-        self.zero_from(bytes.len());
-        self.copy_in(0, bytes);
+    /// Bytes to be filled, of a folio that nobody may read yet. `None`: it is uptodate, or has no such bytes.
+    pub fn unread_mut(&mut self, range: Range<usize>) -> Option<&mut [u8]> {
+        if self.uptodate() || range.start > range.end || range.end > PAGE_BYTES {
+            return None;
+        }
+        // SAFETY: The folio has PAGE_BYTES mapped bytes; the range was checked. While it is locked and not uptodate nobody else
+        // reads or writes them, and nobody but the holder of the lock, which is `self`, makes it uptodate.
+        Some(unsafe { core::slice::from_raw_parts_mut(self.bytes().add(range.start), range.len()) })
     }
 
     /// Zeroes the folio from byte `at` to its end.

@@ -1,8 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Waiting for one event, bounded and killable: every wait of the module for another node goes through here.
+//! Waiting, bounded: every wait of the module for another node goes through here.
 
-use kernel::{bindings, prelude::*, types::Opaque};
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::atomic::{ordering, Atomic},
+    types::Opaque,
+};
+
+use crate::shim;
 
 /// An event that happens once; any number of tasks may wait for it.
 #[pin_data]
@@ -45,6 +52,61 @@ impl Event {
             0 => Err(ETIMEDOUT),
             left if left < 0 => Err(EINTR),
             _ => Ok(()),
+        }
+    }
+}
+
+/// Something that changes again and again; any number of tasks may wait for the next change.
+///
+/// Who waits takes [`Changes::seen`], then looks at what it waits for, then calls [`Changes::wait`]: no change is missed.
+#[pin_data]
+pub struct Changes {
+    count: Atomic<u32>,
+    #[pin]
+    queue: Opaque<bindings::wait_queue_head>,
+}
+
+// SAFETY: A wait queue is made to be used by several tasks.
+unsafe impl Send for Changes {}
+// SAFETY: A wait queue has its own lock.
+unsafe impl Sync for Changes {}
+
+impl Changes {
+    /// Nothing has changed yet.
+    pub fn new() -> impl PinInit<Changes> {
+        pin_init!(Changes {
+            count: Atomic::new(0),
+            // SAFETY: The slot is valid for writes.
+            queue <- Opaque::ffi_init(|slot| unsafe { shim::vremote_wait_init(slot) }),
+        })
+    }
+
+    /// How many changes there were. Taken before the condition is looked at.
+    pub fn seen(&self) -> u32 {
+        self.count.load(ordering::Acquire)
+    }
+
+    /// There is one more: all who wait look again. Any context that may spin.
+    pub fn happen(&self) {
+        let _ = self.count.fetch_add(1, ordering::Full);
+        // SAFETY: Initialised by `new`.
+        unsafe { shim::vremote_wait_wake(self.queue.get()) };
+    }
+
+    /// Waits for a change after `seen`, for at most `limit_us` microseconds. Says whether there was one. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `EINTR`: `killable`, and the task was killed.
+    pub fn wait(&self, seen: u32, limit_us: u64, killable: bool) -> Result<bool> {
+        let count = (&raw const self.count).cast::<u32>();
+        // SAFETY: The queue was initialised by `new`; the counter lives as long as `self`.
+        match unsafe {
+            shim::vremote_wait_change(self.queue.get(), count, seen, limit_us as usize, killable)
+        } {
+            0 => Ok(false),
+            left if left < 0 => Err(EINTR),
+            _ => Ok(true),
         }
     }
 }

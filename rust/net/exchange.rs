@@ -25,7 +25,7 @@ use kernel::{
     },
 };
 
-use super::{now_us, peer::Peer, timeout_us, timer};
+use super::{now_us, peer::Peer, timeout_us, timer, udp::Fragment};
 use crate::{
     proto::{
         reliable::{Retry, Tick},
@@ -40,6 +40,12 @@ pub trait Exchange: Send + Sync {
     /// An answer (`Reply`, `Grant` or `Ack` with this request's id, from that peer) arrived. Receive thread: must not wait for
     /// locks that are held over I/O, nor for the network. `true`: it was the last one, forget the exchange.
     fn answer(&self, peer: &Arc<Peer>, header: &Header, payload: &[u8]) -> bool;
+
+    /// A datagram of a `Grant` with a page arrived: pages are not put together before they are where they belong. It is up to the
+    /// exchange to count the message ([`Peer::count_received`]) when it is whole. Else as [`Exchange::answer`].
+    fn piece(&self, _peer: &Arc<Peer>, _header: &Header, _fragment: &Fragment<'_>) -> bool {
+        false
+    }
 
     /// Sends what is still missing: called once by [`start`] and, with `retry`, for each retransmission. What cannot be
     /// sent is left to the next time. Process context, of [`start`]'s caller or of the timer.
@@ -61,6 +67,8 @@ struct Entry {
     now: bool,
     /// How often sending again was put off since the last answer.
     put_off: u8,
+    /// Given back when the exchange ends.
+    _once: Option<Once>,
 }
 
 /// How often, and for how many microseconds, sending again is put off while datagrams wait to be looked at: the answer may
@@ -109,6 +117,27 @@ pub fn start(
     exchange: Arc<dyn Exchange>,
     deadline: Option<u64>,
 ) -> Result {
+    begin(peer, request, exchange, deadline, None)
+}
+
+/// As [`start`], for a request that must not run twice. Its id is younger than the place.
+pub fn start_once(
+    once: Once,
+    request: u64,
+    exchange: Arc<dyn Exchange>,
+    deadline: Option<u64>,
+) -> Result {
+    let peer = once.peer.clone();
+    begin(&peer, request, exchange, deadline, Some(once))
+}
+
+fn begin(
+    peer: &Arc<Peer>,
+    request: u64,
+    exchange: Arc<dyn Exchange>,
+    deadline: Option<u64>,
+    once: Option<Once>,
+) -> Result {
     let now = now_us();
     let rto = peer.rto_us();
     let deadline = deadline.map(|time| now.saturating_add(time));
@@ -119,6 +148,7 @@ pub fn start(
         timed: peer.epoch() == 0,
         now: false,
         put_off: 0,
+        _once: once,
     };
     let node = RBTreeNode::new(request, entry, GFP_KERNEL)?;
     {
@@ -149,8 +179,8 @@ fn take(request: u64) -> Option<RBTreeNode<u64, Entry>> {
     FLIGHTS.lock().as_mut()?.remove_node(&request)
 }
 
-/// An answer arrived. Receive thread.
-pub(super) fn answered(peer: &Arc<Peer>, header: &Header, payload: &[u8]) {
+/// The exchange that waits for this answer of the peer, which is noted as a sign of life. Receive thread.
+fn waiting(peer: &Arc<Peer>, header: &Header) -> Option<Arc<dyn Exchange>> {
     let found = {
         let mut flights = FLIGHTS.lock();
         let entry = flights
@@ -173,12 +203,24 @@ pub(super) fn answered(peer: &Arc<Peer>, header: &Header, payload: &[u8]) {
     };
     let Some((exchange, rtt)) = found else {
         peer.dropped(Reason::LateAnswer);
-        return;
+        return None;
     };
     if let Some(rtt) = rtt {
         peer.sample_rtt(rtt);
     }
-    if exchange.answer(peer, header, payload) {
+    Some(exchange)
+}
+
+/// An answer arrived. Receive thread.
+pub(super) fn answered(peer: &Arc<Peer>, header: &Header, payload: &[u8]) {
+    if waiting(peer, header).is_some_and(|exchange| exchange.answer(peer, header, payload)) {
+        finish(header.request);
+    }
+}
+
+/// A datagram arrived of an answer with a page. Receive thread.
+pub(super) fn piece(peer: &Arc<Peer>, header: &Header, fragment: &Fragment<'_>) {
+    if waiting(peer, header).is_some_and(|exchange| exchange.piece(peer, header, fragment)) {
         finish(header.request);
     }
 }
@@ -323,6 +365,48 @@ fn end_those(error: Error, which: impl Fn(&Entry) -> bool) {
     }
 }
 
+/// A place among the requests to a peer that must not run twice: to be had before the request's id is, and given back when the
+/// exchange ends. See [`OnceWindow`](crate::proto::reliable::OnceWindow).
+pub struct Once {
+    peer: Arc<Peer>,
+    number: u64,
+}
+
+impl Once {
+    /// A place, if there is one. Any context but hard interrupts.
+    pub fn try_begin(peer: &Arc<Peer>) -> Option<Once> {
+        let number = peer.once.lock().begin()?;
+        Some(Once {
+            peer: peer.clone(),
+            number,
+        })
+    }
+
+    /// A place, waiting for it if too many requests are unanswered. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ETIMEDOUT`: none was answered within the module's time-out. `EINTR`: the task was killed.
+    pub fn begin(peer: &Arc<Peer>) -> Result<Once> {
+        loop {
+            let seen = peer.once_ended.seen();
+            if let Some(once) = Once::try_begin(peer) {
+                return Ok(once);
+            }
+            if !peer.once_ended.wait(seen, timeout_us(), true)? {
+                return Err(ETIMEDOUT);
+            }
+        }
+    }
+}
+
+impl Drop for Once {
+    fn drop(&mut self) {
+        self.peer.once.lock().end(self.number);
+        self.peer.once_ended.happen();
+    }
+}
+
 /// The answer to a [`call`].
 pub struct Answer {
     /// Its header; `status` is 0.
@@ -392,7 +476,7 @@ impl Exchange for Call {
     }
 }
 
-/// Sends a request and waits for its answer. The request id is filled in if it is 0. Process context, sleeps for at most
+/// Sends a request and waits for its answer. The request id is filled in. Process context, sleeps for at most
 /// the module's time-out; only a fatal signal ends the wait early.
 ///
 /// # Errors
@@ -404,9 +488,12 @@ pub fn call(peer: &Arc<Peer>, mut header: Header, payload: &[u8]) -> Result<Answ
     if payload.len() > crate::proto::limits::MAX_PAYLOAD {
         return Err(EINVAL);
     }
-    if header.request == 0 {
-        header.request = next_request();
-    }
+    let once = if header.kind.once() {
+        Some(Once::begin(peer)?)
+    } else {
+        None
+    };
+    header.request = next_request();
     let mut copy = KVVec::new();
     copy.extend_from_slice(payload, GFP_KERNEL)?;
     let call = Arc::pin_init(
@@ -419,7 +506,7 @@ pub fn call(peer: &Arc<Peer>, mut header: Header, payload: &[u8]) -> Result<Answ
         GFP_KERNEL,
     )?;
     let limit = timeout_us();
-    start(peer, header.request, call.clone(), Some(limit))?;
+    begin(peer, header.request, call.clone(), Some(limit), once)?;
     // The timer ends the exchange at the deadline; the second on top is for a timer that is late.
     let waited = call.done.wait(limit + 1_000_000);
     finish(header.request);

@@ -24,8 +24,8 @@ use kernel::{
 use core::{fmt::Write, ops::Deref};
 
 use super::{
-    exchange, may_log, now_us, own_epoch, own_name, timer,
-    udp::{self, Socket},
+    batch, exchange, may_log, now_us, own_epoch, own_name, timer,
+    udp::{self, Fragment, Socket},
     Workqueue,
 };
 use crate::{
@@ -34,10 +34,11 @@ use crate::{
             FRAGMENT_BYTES, HELLO_INTERVAL_US, MAX_ASSEMBLIES, MAX_NAME, MAX_NODES, MAX_PAYLOAD,
             PEER_DOWN_US,
         },
-        reliable::{Assembly, RttEstimator},
+        reliable::{Assembly, OnceWindow, RttEstimator},
         wire::{flags, Header, Kind, HEADER_BYTES},
     },
     stats::{self, write_json_string, PeerCounters, Reason},
+    wait::Changes,
 };
 
 /// Shortest time between two hellos that something received made us send.
@@ -50,9 +51,6 @@ const FRAGMENTS: [usize; 3] = [
     1280 - 28 - HEADER_BYTES,
     576 - 28 - HEADER_BYTES,
 ];
-
-/// Datagrams that [`Peer::send`] hands to the socket at once.
-const GROUP: usize = 8;
 
 /// Epochs of a peer that are remembered as over.
 const RETIRED: usize = 4;
@@ -94,6 +92,11 @@ pub struct Peer {
     link: SpinLock<Link>,
     #[pin]
     assemblies: Mutex<Assemblies>,
+    /// Requests to it that must not run twice ([`exchange::Once`]), and the ends of such.
+    #[pin]
+    pub(super) once: SpinLock<OnceWindow>,
+    #[pin]
+    pub(super) once_ended: Changes,
     #[pin]
     renewal: Work<Peer>,
     /// What was sent and received.
@@ -307,6 +310,8 @@ pub fn add(name: &[u8], address: u32, port: u16) -> Result<Arc<Peer>> {
                 misnamed: false,
             }),
             assemblies <- new_mutex!(Assemblies { partial: KVec::new(), spare: KVec::new() }),
+            once <- new_spinlock!(OnceWindow::new()),
+            once_ended <- Changes::new(),
             renewal <- new_work!("vremote::peer"),
             counters: PeerCounters::new(),
         }),
@@ -463,7 +468,7 @@ impl Peer {
     // Sessions.
 
     /// Says hello; without `always` at most every [`HELLO_PAUSE_US`].
-    pub(super) fn hello(&self, always: bool) {
+    pub(super) fn hello(self: &Arc<Self>, always: bool) {
         let now = now_us().max(1);
         let peer_epoch = {
             let mut link = self.link.lock();
@@ -481,7 +486,7 @@ impl Peer {
         self.socket.backlog()
     }
 
-    fn greet(&self, kind: Kind, peer_epoch: u64, request: u64) {
+    fn greet(self: &Arc<Self>, kind: Kind, peer_epoch: u64, request: u64) {
         let header = Header {
             kind,
             epoch: own_epoch(),
@@ -532,7 +537,7 @@ impl Peer {
     }
 
     /// Says hello to a session that has not been proven.
-    fn challenge(&self, epoch: u64) {
+    fn challenge(self: &Arc<Self>, epoch: u64) {
         let now = now_us().max(1);
         {
             let mut link = self.link.lock();
@@ -606,12 +611,12 @@ impl Peer {
     ///
     /// `ENOTCONN`: no session yet (a hello has been sent), or the peer was removed. `ESTALE`: the session of the header's
     /// `peer_epoch` is over. `EINVAL`: more than [`MAX_PAYLOAD`] bytes.
-    pub fn send(&self, header: &Header, payload: &[u8]) -> Result {
+    pub fn send(self: &Arc<Self>, header: &Header, payload: &[u8]) -> Result {
         self.send_in_session(self.address_header(header)?, payload)
     }
 
     /// The header with both epochs.
-    pub(super) fn address_header(&self, header: &Header) -> Result<Header> {
+    pub(super) fn address_header(self: &Arc<Self>, header: &Header) -> Result<Header> {
         let epoch = self.epoch();
         if epoch == 0 {
             self.hello(false);
@@ -632,7 +637,7 @@ impl Peer {
         FRAGMENTS[(self.fragment.load(Relaxed) as usize).min(FRAGMENTS.len() - 1)]
     }
 
-    fn send_in_session(&self, mut header: Header, payload: &[u8]) -> Result {
+    fn send_in_session(self: &Arc<Self>, mut header: Header, payload: &[u8]) -> Result {
         if payload.len() > MAX_PAYLOAD {
             return Err(EINVAL);
         }
@@ -643,56 +648,40 @@ impl Peer {
         header.length = payload.len() as u32;
         header.fragment = fragment as u16;
         header.offset = 0;
-        self.counters.tx.of(header.kind).add(1);
-        crate::trace::message(true, self.name(), &header);
-        if header.flags & flags::RETRY != 0 {
-            self.counters.retransmits.add(1);
+        self.count_sent(&header);
+        if payload.len() > fragment && batch::send(self, &header, payload) {
+            return Ok(());
         }
-        if payload.len() <= fragment {
-            let head = header.encode();
-            self.transmit(&mut [part(&head), part(payload)], 0);
-        } else {
-            for (group, bytes) in payload.chunks(GROUP * fragment).enumerate() {
-                header.offset = (group * GROUP * fragment) as u32;
-                self.send_group(&mut header, bytes, fragment);
-            }
+        let pieces = payload.len().div_ceil(fragment.max(1)).max(1);
+        for piece in 0..pieces {
+            let from = piece * fragment;
+            let to = payload.len().min(from + fragment);
+            header.offset = from as u32;
+            self.transmit(&mut [part(&header.encode()), part(&payload[from..to])], 0);
         }
         Ok(())
     }
 
-    /// Up to [`GROUP`] datagrams of one message. Not inlined: it takes a kilobyte of stack.
-    #[inline(never)]
-    fn send_group(&self, header: &mut Header, bytes: &[u8], fragment: usize) {
-        let mut heads = [[0; HEADER_BYTES]; GROUP];
-        let mut parts = [const { part(&[]) }; 2 * GROUP];
-        let mut count = 0;
-        for ((head, parts), piece) in heads
-            .iter_mut()
-            .zip(parts.chunks_exact_mut(2))
-            .zip(bytes.chunks(fragment))
-        {
-            *head = header.encode();
-            header.offset += fragment as u32;
-            parts[0] = part(head);
-            parts[1] = part(piece);
-            count += 2;
-        }
-        let segment = if count > 2 {
-            HEADER_BYTES + fragment
-        } else {
-            0
-        };
-        self.transmit(&mut parts[..count], segment);
+    /// Counts and traces a whole message that arrived. Any context.
+    pub fn count_received(&self, header: &Header) {
+        self.counters.rx.of(header.kind).add(1);
+        crate::trace::message(false, self.name(), header);
     }
 
-    /// Hands datagrams to the socket: with segment 0 all parts are one, else two parts are one datagram of `segment` bytes
-    /// (or fewer: the last).
-    fn transmit(&self, parts: &mut [bindings::kvec], segment: usize) {
+    /// Counts and traces a message that is about to leave.
+    pub(super) fn count_sent(&self, header: &Header) {
+        self.counters.tx.of(header.kind).add(1);
+        crate::trace::message(true, self.name(), header);
+        if header.has(flags::RETRY) {
+            self.counters.retransmits.add(1);
+        }
+    }
+
+    /// Hands datagrams to the socket: with segment 0 all parts are one, else they are datagrams of `segment` bytes each but the
+    /// last one, and no part belongs to two of them.
+    pub(super) fn transmit(&self, parts: &mut [bindings::kvec], segment: usize) {
         if segment != 0 && !self.segmentation.load(Relaxed) {
-            for pair in parts.chunks_mut(2) {
-                self.transmit(pair, 0);
-            }
-            return;
+            return self.transmit_singly(parts, segment);
         }
         let bytes = parts.iter().map(|part| part.iov_len).sum();
         // SAFETY: All parts were made by `part` from slices that outlive this call, and the sum is right.
@@ -700,42 +689,27 @@ impl Peer {
             self.socket
                 .send(self.address, self.port, parts, bytes, segment as u16)
         };
-        if let Err(error) = result {
-            if segment != 0 && self.refused_segments(error) {
-                return self.transmit(parts, segment);
+        match result {
+            Ok(()) => self.counters.tx_bytes.add(bytes as u64),
+            Err(error) if segment != 0 && self.refused_segments(error) => {
+                self.transmit_singly(parts, segment);
             }
-            self.not_sent(error);
-        } else {
-            self.counters.tx_bytes.add(bytes as u64);
+            Err(error) => self.not_sent(error),
         }
     }
 
-    /// Sends datagrams that lie one behind the other, of `segment` bytes each but the last one.
-    pub(super) fn transmit_run(&self, bytes: &[u8], segment: usize) {
-        if bytes.len() <= segment || self.segmentation.load(Relaxed) {
-            let cut = if bytes.len() <= segment {
-                0
-            } else {
-                segment as u16
-            };
-            // SAFETY: The part was made from a slice that outlives this call.
-            let result = unsafe {
-                self.socket.send(
-                    self.address,
-                    self.port,
-                    &mut [part(bytes)],
-                    bytes.len(),
-                    cut,
-                )
-            };
-            match result {
-                Ok(()) => return self.counters.tx_bytes.add(bytes.len() as u64),
-                Err(error) if cut != 0 && self.refused_segments(error) => (),
-                Err(error) => return self.not_sent(error),
+    /// [`Peer::transmit`] where the kernel does not cut.
+    fn transmit_singly(&self, mut parts: &mut [bindings::kvec], segment: usize) {
+        while !parts.is_empty() {
+            let mut bytes = 0;
+            let mut count = 0;
+            while bytes < segment && count < parts.len() {
+                bytes += parts[count].iov_len;
+                count += 1;
             }
-        }
-        for datagram in bytes.chunks(segment) {
-            self.transmit_run(datagram, segment);
+            let (datagram, rest) = parts.split_at_mut(count);
+            self.transmit(datagram, 0);
+            parts = rest;
         }
     }
 
@@ -761,12 +735,12 @@ impl Peer {
     // Reassembly.
 
     /// A fragment of a larger message. Receive thread; hands the message on when it is complete.
-    pub(super) fn assemble(self: &Arc<Self>, header: &Header, fragment: &[u8]) {
+    pub(super) fn assemble(self: &Arc<Self>, header: &Header, fragment: &Fragment<'_>) {
         let outcome = self.assemblies.lock().accept(header, fragment);
         match outcome {
             Ok(None) => (),
-            Ok(Some(done)) => {
-                udp::dispatch(self, &done.header, &done.bytes);
+            Ok(Some(mut done)) => {
+                udp::dispatch(self, &done.header, &mut done.bytes);
                 self.assemblies.lock().recycle(done.bytes);
             }
             Err(reason) => self.dropped(reason),
@@ -835,7 +809,7 @@ impl Peer {
 }
 
 /// A part of what the socket sends. It is as valid as `bytes`.
-const fn part(bytes: &[u8]) -> bindings::kvec {
+pub(super) const fn part(bytes: &[u8]) -> bindings::kvec {
     bindings::kvec {
         iov_base: bytes.as_ptr().cast_mut().cast(),
         iov_len: bytes.len(),
@@ -877,7 +851,11 @@ impl WorkItem for Peer {
 
 impl Assemblies {
     /// Takes a fragment; gives the message if that completes it.
-    fn accept(&mut self, header: &Header, fragment: &[u8]) -> Result<Option<Partial>, Reason> {
+    fn accept(
+        &mut self,
+        header: &Header,
+        fragment: &Fragment<'_>,
+    ) -> Result<Option<Partial>, Reason> {
         let common = Header {
             offset: 0,
             flags: header.flags & !flags::RETRY,
@@ -893,11 +871,10 @@ impl Assemblies {
         };
         let partial = &mut self.partial[place];
         if let Some(range) = partial.state.accept(header) {
-            let room = partial
-                .bytes
-                .get_mut(range)
-                .filter(|room| room.len() == fragment.len());
-            room.ok_or(Reason::Field)?.copy_from_slice(fragment);
+            let room = partial.bytes.get_mut(range).ok_or(Reason::Field)?;
+            if !fragment.copy(room) {
+                return Err(Reason::Field);
+            }
         }
         if !partial.state.complete() {
             return Ok(None);

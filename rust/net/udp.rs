@@ -20,13 +20,10 @@ use super::{
     peer::{self, Peer},
 };
 use crate::{
-    proto::wire::{Header, Kind},
+    proto::wire::{Header, Kind, HEADER_BYTES},
     shim,
     stats::{dropped, Reason},
 };
-
-/// Largest payload of an IPv4 datagram, and so of what the kernel joins.
-const RECEIVE_BYTES: usize = 65536;
 
 /// A bound UDP socket in the initial network namespace.
 ///
@@ -40,14 +37,68 @@ unsafe impl Send for Socket {}
 // SAFETY: The kernel's socket functions lock what they need; all of them may run on many CPUs at once.
 unsafe impl Sync for Socket {}
 
-/// What one receive call gave.
-struct Received {
-    /// Bytes in the buffer.
+/// What arrived in one go: one datagram, or several that the kernel has joined.
+///
+/// # Invariants
+///
+/// `skb` is a packet that this value owns, of `bytes` bytes.
+struct Packet(shim::vremote_packet);
+
+impl Packet {
+    /// Copies bytes of the packet, from byte `at` on. `false`: it does not have as many.
+    fn copy(&self, at: usize, out: &mut [u8]) -> bool {
+        let inside = at
+            .checked_add(out.len())
+            .is_some_and(|end| end <= self.0.bytes as usize);
+        // SAFETY: The packet is valid by the type's invariant, the range inside it, and `out` ours.
+        inside
+            && unsafe {
+                shim::skb_copy_bits(
+                    self.0.skb,
+                    at as c_int,
+                    out.as_mut_ptr().cast(),
+                    out.len() as c_int,
+                )
+            } == 0
+    }
+
+    /// Where each datagram begins, and how many bytes it has.
+    fn datagrams(&self) -> impl Iterator<Item = (usize, usize)> {
+        let bytes = self.0.bytes as usize;
+        let segment = match self.0.segment as usize {
+            0 => bytes.max(1),
+            segment => segment,
+        };
+        (0..bytes)
+            .step_by(segment)
+            .map(move |at| (at, segment.min(bytes - at)))
+    }
+}
+
+impl Drop for Packet {
+    fn drop(&mut self) {
+        // SAFETY: By the type's invariant the packet is ours.
+        unsafe { shim::vremote_net_free(self.0.skb) };
+    }
+}
+
+/// The payload of one datagram, still in its packet: whoever knows where it belongs copies it there.
+pub struct Fragment<'a> {
+    packet: &'a Packet,
+    at: usize,
     bytes: usize,
-    /// Length of each datagram but the last one; `bytes` if there is one.
-    segment: usize,
-    address: u32,
-    port: u16,
+}
+
+impl Fragment<'_> {
+    /// Bytes of payload.
+    pub fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Copies the payload. `false`: `out` is not as long as that, and left as it is.
+    pub fn copy(&self, out: &mut [u8]) -> bool {
+        out.len() == self.bytes && self.packet.copy(self.at, out)
+    }
 }
 
 impl Socket {
@@ -102,34 +153,13 @@ impl Socket {
         unsafe { shim::vremote_net_backlog(self.0.as_ptr()) }
     }
 
-    /// Waits for datagrams, for at most a second (`EAGAIN`). After [`Socket::shutdown`]: 0 bytes.
-    fn receive(&self, buffer: &mut [u8]) -> Result<Received> {
-        let (mut address, mut port, mut segment) = (0, 0, 0);
-        // SAFETY: The socket is valid by the type's invariant; the buffer is writable and as long as said, as are the
-        // out-parameters.
-        let bytes = unsafe {
-            shim::vremote_net_receive(
-                self.0.as_ptr(),
-                buffer.as_mut_ptr().cast(),
-                buffer.len(),
-                &mut address,
-                &mut port,
-                &mut segment,
-            )
-        };
-        to_result(bytes.min(0))?;
-        let bytes = (bytes as usize).min(buffer.len());
-        let segment = if segment == 0 {
-            bytes
-        } else {
-            segment as usize
-        };
-        Ok(Received {
-            bytes,
-            segment,
-            address,
-            port,
-        })
+    /// Waits for datagrams, for at most a second (`EAGAIN`). After [`Socket::shutdown`]: `None`.
+    fn receive(&self) -> Result<Option<Packet>> {
+        let mut packet = shim::vremote_packet::default();
+        // SAFETY: The socket is valid by the type's invariant, the packet is ours.
+        to_result(unsafe { shim::vremote_net_receive(self.0.as_ptr(), &mut packet) })?;
+        // INVARIANT: The shim gives the packet to us.
+        Ok((!packet.skb.is_null()).then_some(Packet(packet)))
     }
 }
 
@@ -143,6 +173,7 @@ impl Drop for Socket {
 /// The receive thread with what it works on.
 struct Receiver {
     socket: Arc<Socket>,
+    /// Payload of the datagram in hand, where it must lie in one piece.
     buffer: KVVec<u8>,
     /// The last sender: most datagrams come from the same one as the datagram before.
     last: Option<Arc<Peer>>,
@@ -198,7 +229,7 @@ pub(super) fn start(port: u16) -> Result<u16> {
     let receiver = KBox::new(
         Receiver {
             socket: socket.clone(),
-            buffer: KVVec::zeroed(RECEIVE_BYTES, GFP_KERNEL)?,
+            buffer: KVVec::new(),
             last: None,
         },
         GFP_KERNEL,
@@ -256,9 +287,9 @@ unsafe extern "C" fn receive_thread(data: *mut c_void) -> c_int {
         if unsafe { bindings::kthread_should_stop() } {
             return 0;
         }
-        match receiver.socket.receive(&mut receiver.buffer) {
-            Ok(received) if received.bytes != 0 => receiver.hand_on(&received),
-            Ok(_) => pause(),
+        match receiver.socket.receive() {
+            Ok(Some(packet)) => receiver.hand_on(&packet),
+            Ok(None) => pause(),
             Err(error) if error == EAGAIN || error == EINTR => (),
             Err(_) => {
                 dropped(Reason::ReceiveError);
@@ -268,7 +299,7 @@ unsafe extern "C" fn receive_thread(data: *mut c_void) -> c_int {
     }
 }
 
-/// Keeps the thread from spinning on an empty datagram, a socket that is shut down, or an error.
+/// Keeps the thread from spinning on a socket that is shut down, or on an error.
 fn pause() {
     // SAFETY: No requirements in process context.
     unsafe { bindings::msleep(1) };
@@ -276,21 +307,35 @@ fn pause() {
 
 impl Receiver {
     /// Everything that came in one go, datagram by datagram.
-    fn hand_on(&mut self, received: &Received) {
+    fn hand_on(&mut self, packet: &Packet) {
         let _gate = GATE.lock();
+        let (address, port) = (packet.0.address, packet.0.port);
         let known = self
             .last
             .take()
-            .filter(|peer| peer.is_at(received.address, received.port) && !peer.is_gone());
-        let Some(peer) = known.or_else(|| peer::by_address(received.address, received.port)) else {
+            .filter(|peer| peer.is_at(address, port) && !peer.is_gone());
+        let Some(peer) = known.or_else(|| peer::by_address(address, port)) else {
             dropped(Reason::UnknownSender);
             return;
         };
-        for datagram in self.buffer[..received.bytes].chunks(received.segment) {
-            peer.counters.rx_bytes.add(datagram.len() as u64);
-            match Header::decode(datagram) {
-                Ok((header, fragment)) => hand_on(&peer, &header, fragment),
-                Err(malformed) => peer.dropped(malformed.into()),
+        for (at, bytes) in packet.datagrams() {
+            peer.counters.rx_bytes.add(bytes as u64);
+            let mut head = [0; HEADER_BYTES];
+            let head = &mut head[..bytes.min(HEADER_BYTES)];
+            let decoded = packet
+                .copy(at, head)
+                .then(|| Header::decode_head(head, bytes));
+            match decoded {
+                Some(Ok(header)) => {
+                    let fragment = Fragment {
+                        packet,
+                        at: at + HEADER_BYTES,
+                        bytes: header.fragment_bytes(),
+                    };
+                    hand_on(&peer, &header, &fragment, &mut self.buffer);
+                }
+                Some(Err(malformed)) => peer.dropped(malformed.into()),
+                None => dropped(Reason::ReceiveError),
             }
         }
         self.last = Some(peer);
@@ -298,29 +343,38 @@ impl Receiver {
 }
 
 /// One datagram of a peer.
-fn hand_on(peer: &Arc<Peer>, header: &Header, fragment: &[u8]) {
-    if matches!(header.kind, Kind::Hello | Kind::HelloAck) {
+fn hand_on(peer: &Arc<Peer>, header: &Header, fragment: &Fragment<'_>, buffer: &mut KVVec<u8>) {
+    let session = matches!(header.kind, Kind::Hello | Kind::HelloAck);
+    if !session {
+        if header.peer_epoch != own_epoch() || header.epoch != peer.epoch() {
+            peer.dropped(Reason::WrongEpoch);
+            peer.hello(false);
+            return;
+        }
+        peer.heard();
+        if header.kind == Kind::Grant && fragment.len() != 0 {
+            return exchange::piece(peer, header, fragment);
+        }
+        if header.length as usize != fragment.len() {
+            return peer.assemble(header, fragment);
+        }
+    }
+    buffer.clear();
+    if buffer.resize(fragment.len(), 0, GFP_KERNEL).is_err() {
+        peer.dropped(Reason::NoMemory);
+    } else if !fragment.copy(buffer) {
+        dropped(Reason::ReceiveError);
+    } else if session {
         peer.counters.rx.of(header.kind).add(1);
-        peer.hello_received(header, fragment);
-        return;
-    }
-    if header.peer_epoch != own_epoch() || header.epoch != peer.epoch() {
-        peer.dropped(Reason::WrongEpoch);
-        peer.hello(false);
-        return;
-    }
-    peer.heard();
-    if header.length as usize == fragment.len() {
-        dispatch(peer, header, fragment);
+        peer.hello_received(header, buffer);
     } else {
-        peer.assemble(header, fragment);
+        dispatch(peer, header, buffer);
     }
 }
 
-/// One whole message of a peer's current session.
-pub(super) fn dispatch(peer: &Arc<Peer>, header: &Header, payload: &[u8]) {
-    peer.counters.rx.of(header.kind).add(1);
-    crate::trace::message(false, peer.name(), header);
+/// One whole message of a peer's current session. Who needs the payload for longer takes it.
+pub(super) fn dispatch(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8>) {
+    peer.count_received(header);
     match header.kind {
         Kind::Reply | Kind::Grant | Kind::Ack => exchange::answered(peer, header, payload),
         Kind::Invalidate | Kind::Recall => crate::remote::receive(peer, header, payload),

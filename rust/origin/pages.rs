@@ -26,9 +26,9 @@ use kernel::{
 
 use super::share::{Active, Bytes, Share, State, Ticket, Waiter};
 use crate::bindings;
-use crate::folio::Folio;
+use crate::folio::{Folio, Locked};
 use crate::net::{
-    batch::Batch,
+    batch::{Batch, Payload},
     exchange::{self, Exchange},
     peer::{self, Peer},
 };
@@ -107,9 +107,9 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// Queues a message to the peer in slot `node`. A message that cannot be sent counts as lost.
-    fn send(&mut self, node: Node, header: &Header, payload: &[u8]) {
+    fn send(&mut self, node: Node, header: &Header, payload: Payload<'_>) {
         if self.batch.as_ref().is_none_or(|(to, _)| *to != node) {
-            self.batch = peer::by_slot(node).and_then(|peer| Some((node, Batch::new(&peer).ok()?)));
+            self.batch = peer::by_slot(node).map(|peer| (node, Batch::new(&peer)));
         }
         if let Some((_, batch)) = self.batch.as_mut() {
             let _ = batch.push(header, payload);
@@ -301,7 +301,7 @@ impl Share {
                         status,
                         ..Header::new(Kind::Reply)
                     };
-                    out.send(node, &header, &[]);
+                    out.send(node, &header, Payload::Bytes(&[]));
                 }
             }
             Action::Wake { ticket, status } => {
@@ -331,7 +331,7 @@ impl Share {
                     status,
                     ..Header::new(Kind::Grant)
                 };
-                out.send(node, &header, &[]);
+                out.send(node, &header, Payload::Bytes(&[]));
             }
         }
     }
@@ -518,13 +518,6 @@ impl Share {
                 active.worker = super::task();
             }
         }
-        let Ok(mut bytes) = KVec::with_capacity(PAGE_BYTES, GFP_NOWAIT) else {
-            return if context == Context::Grants {
-                Granting::Failed(ENOMEM_STATUS)
-            } else {
-                Granting::Later
-            };
-        };
         let length = if grant.data {
             rest.min(PAGE_BYTES as u64) as usize
         } else {
@@ -539,20 +532,17 @@ impl Share {
                 .get(&index)
                 .is_some_and(|page| page.owner.is_some());
             match state.stash.get(&index) {
-                Some(stash) if owned => {
-                    if bytes.extend_from_slice(stash, GFP_NOWAIT).is_err() {
-                        return Granting::Failed(ENOMEM_STATUS);
-                    }
-                    Stashed::Owned
-                }
+                Some(stash) if owned => Stashed::Owned(copy_of(stash)),
                 Some(_) => Stashed::Orphan,
                 None => Stashed::No,
             }
         };
         match stashed {
-            Stashed::Owned => {
+            Stashed::Owned(None) => return Granting::Failed(ENOMEM_STATUS),
+            Stashed::Owned(Some(bytes)) => {
                 self.commit(index, None, todo);
-                self.send_grant(index, grant, &bytes[..length.min(bytes.len())], todo, out);
+                let bytes = Payload::Bytes(&bytes[..length.min(bytes.len())]);
+                self.send_grant(index, grant, bytes, todo, out);
                 return Granting::Done;
             }
             Stashed::Orphan if context != Context::Grants => return Granting::Later,
@@ -573,7 +563,7 @@ impl Share {
                 Some(folio) => folio,
                 None if !grant.data => {
                     self.commit(index, None, todo);
-                    self.send_grant(index, grant, &[], todo, out);
+                    self.send_grant(index, grant, Payload::Bytes(&[]), todo, out);
                     return Granting::Done;
                 }
                 None if context != Context::Grants => return Granting::Later,
@@ -625,24 +615,23 @@ impl Share {
             if !self.still_granting(index, grant) {
                 return Granting::Failed(EIO_STATUS);
             }
-            if bytes.resize(PAGE_BYTES, 0, GFP_NOWAIT).is_err() {
-                return Granting::Failed(ENOMEM_STATUS);
-            }
-            folio.copy_out(0, &mut bytes);
             let mut stash = None;
             if grant.write {
                 if folio.dirty() && folio.uptodate() {
-                    stash = copy_of(&bytes)
-                        .and_then(|copy| RBTreeNode::new(index, copy, GFP_KERNEL).ok());
-                    if stash.is_none() {
+                    // Without memory the grant fails, and is asked for again.
+                    let Ok(node) = stash_of(index, &folio) else {
                         return Granting::Failed(ENOMEM_STATUS);
-                    }
+                    };
+                    stash = Some(node);
                 }
                 folio.remove(self.mapping);
             }
             self.commit(index, stash, todo);
+            // Copied when the batch leaves. Who writes to this page here before that has had it invalidated, which kills the grant;
+            // and once ownership went with it nobody has it but us.
+            let bytes = Payload::Page(Folio::clone(&folio), length);
             drop(folio);
-            self.send_grant(index, grant, &bytes[..length], todo, out);
+            self.send_grant(index, grant, bytes, todo, out);
             return Granting::Done;
         }
         Granting::Failed(EBUSY_STATUS)
@@ -668,7 +657,14 @@ impl Share {
     }
 
     /// Sends a grant. `todo` are the actions that follow from it: a recall among them must not overtake it, or it would kill it.
-    fn send_grant(&self, index: u64, grant: &Grant, bytes: &[u8], todo: &Todo, out: &mut Outbox) {
+    fn send_grant(
+        &self,
+        index: u64,
+        grant: &Grant,
+        bytes: Payload<'_>,
+        todo: &Todo,
+        out: &mut Outbox,
+    ) {
         let header = Header {
             request: grant.request,
             file: self.id,
@@ -993,8 +989,8 @@ struct Grant {
 /// Where the last version of a page may lie besides page cache and disk.
 enum Stashed {
     No,
-    /// The remote that was granted the page is still its owner.
-    Owned,
+    /// The remote that was granted the page is still its owner. A copy of the bytes, if there was memory for it.
+    Owned(Option<Bytes>),
     /// The owner is gone without having written.
     Orphan,
 }
@@ -1004,8 +1000,15 @@ const ENOMEM_STATUS: u16 = bindings::ENOMEM as u16;
 const EIO_STATUS: u16 = bindings::EIO as u16;
 const EBUSY_STATUS: u16 = bindings::EBUSY as u16;
 
+/// What the stash keeps of a page that is granted away dirty. May sleep for memory.
+fn stash_of(index: u64, folio: &Locked) -> Result<RBTreeNode<u64, Bytes>> {
+    let mut copy = KVVec::from_elem(0, PAGE_BYTES, GFP_KERNEL)?;
+    folio.copy_out(0, &mut copy);
+    Ok(RBTreeNode::new(index, copy, GFP_KERNEL)?)
+}
+
 fn copy_of(bytes: &[u8]) -> Option<Bytes> {
-    let mut copy = KVec::with_capacity(bytes.len(), GFP_NOWAIT).ok()?;
+    let mut copy = KVVec::with_capacity(bytes.len(), GFP_NOWAIT).ok()?;
     copy.extend_from_slice(bytes, GFP_NOWAIT).ok()?;
     Some(copy)
 }

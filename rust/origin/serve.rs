@@ -82,7 +82,7 @@ pub(super) fn forget(node: Node) {
 }
 
 /// A request of a remote arrived. Receive thread.
-pub(crate) fn receive(peer: &Arc<Peer>, header: &Header, payload: &[u8]) {
+pub(crate) fn receive(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8>) {
     match header.kind {
         Kind::GetShared | Kind::GetModified => get(peer, header, payload),
         Kind::Put => put(peer, header, payload),
@@ -158,7 +158,7 @@ fn get(peer: &Arc<Peer>, header: &Header, missing: &[u8]) {
 }
 
 /// A remote brings a page home.
-fn put(peer: &Arc<Peer>, header: &Header, payload: &[u8]) {
+fn put(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8>) {
     let Some(share) = share::by_id(header.file) else {
         let reply = Header {
             request: header.request,
@@ -170,8 +170,7 @@ fn put(peer: &Arc<Peer>, header: &Header, payload: &[u8]) {
         let _ = peer.send(&reply, &[]);
         return;
     };
-    let mut bytes = KVec::new();
-    if payload.len() > PAGE_BYTES || bytes.extend_from_slice(payload, GFP_NOWAIT).is_err() {
+    if payload.len() > PAGE_BYTES {
         return;
     }
     let event = Event::Put {
@@ -183,14 +182,14 @@ fn put(peer: &Arc<Peer>, header: &Header, payload: &[u8]) {
     share.drive(
         header.index,
         event,
-        Some(bytes),
+        Some(core::mem::take(payload)),
         Context::Receive,
         &mut Outbox::default(),
     );
 }
 
 /// Anything else: runs in a work item, at most once if it must not run twice.
-fn control(peer: &Arc<Peer>, header: &Header, payload: &[u8]) {
+fn control(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8>) {
     let mut slot = None;
     if header.kind.once() {
         match begin(peer.slot, header.request) {
@@ -208,11 +207,10 @@ fn control(peer: &Arc<Peer>, header: &Header, payload: &[u8]) {
         }
     }
     let work = (|| {
-        let mut copy = KVVec::new();
-        copy.extend_from_slice(payload, GFP_NOWAIT)?;
         let (peer, header) = (peer.clone(), *header);
+        let payload = core::mem::take(payload);
         queue().try_spawn(GFP_NOWAIT, move || {
-            let answer = answer(&peer, &header, &copy);
+            let answer = answer(&peer, &header, &payload);
             if let Some(slot) = slot {
                 if let Some(replies) = REPLIES.lock()[usize::from(peer.slot)].as_mut() {
                     replies.kept[slot] = Some(answer);

@@ -28,7 +28,7 @@ use crate::proto::{
 use crate::wait;
 
 /// Bytes of one page on their way, or kept.
-pub(super) type Bytes = KVec<u8>;
+pub(super) type Bytes = KVVec<u8>;
 
 /// An own reference to an open file, dropped with `fput`.
 pub(crate) struct File(*mut file);

@@ -5,7 +5,7 @@
 
 use core::ops::Range;
 
-use super::limits::{MAX_PAYLOAD, MAX_REPLIES, RTO_INITIAL_US, RTO_MAX_US, RTO_MIN_US};
+use super::limits::{MAX_PAYLOAD, MAX_REPLIES, PAGE_BYTES, RTO_INITIAL_US, RTO_MAX_US, RTO_MIN_US};
 use super::wire::Header;
 
 /// Round-trip time of a peer and the retransmission time-out that follows from it (RFC 6298, section 2, with the
@@ -292,39 +292,56 @@ const MIN_FRAGMENT: usize = 256;
 const MAX_PIECES: usize = MAX_PAYLOAD / MIN_FRAGMENT;
 
 /// Which fragments of one message have arrived. The bytes are the caller's.
+///
+/// `WORDS`: one for each 64 fragments that the message may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Assembly {
+pub struct Pieces<const WORDS: usize> {
     length: u32,
     fragment: u16,
     missing: u16,
-    arrived: [u64; MAX_PIECES / 64],
+    arrived: [u64; WORDS],
 }
 
-impl Assembly {
+/// For any message.
+pub type Assembly = Pieces<{ MAX_PIECES / 64 }>;
+
+/// For a page: there are many of these at once.
+pub type PageAssembly = Pieces<1>;
+
+const _: () = assert!(PAGE_BYTES / MIN_FRAGMENT <= 64);
+
+impl<const WORDS: usize> Pieces<WORDS> {
     /// For the message that this fragment, any of it, belongs to. The header has passed [`Header::decode`]. The fragment
-    /// itself is not taken: [`Assembly::accept`] does that.
-    pub fn new(header: &Header) -> Assembly {
+    /// itself is not taken: [`Pieces::accept`] does that.
+    pub fn new(header: &Header) -> Self {
         let fragment = usize::from(header.fragment).max(MIN_FRAGMENT);
         let pieces = (header.length as usize)
             .div_ceil(fragment)
-            .clamp(1, MAX_PIECES);
-        Assembly {
+            .clamp(1, 64 * WORDS);
+        Pieces {
             length: header.length.min(MAX_PAYLOAD as u32),
             fragment: fragment as u16,
             missing: pieces as u16,
-            arrived: [0; MAX_PIECES / 64],
+            arrived: [0; WORDS],
         }
+    }
+
+    /// Whether this fragment is of the same message, cut in the same way, as far as can be told from the sizes.
+    pub fn fits(&self, header: &Header) -> bool {
+        header.length == self.length && header.fragment == self.fragment
     }
 
     /// A fragment arrived. Returns where its bytes belong in the payload, as many as [`Header::decode`] returned with it; or
     /// `None` if they are there already or do not fit the message.
     pub fn accept(&mut self, header: &Header) -> Option<Range<usize>> {
-        if header.length != self.length || header.fragment != self.fragment {
+        if !self.fits(header) {
             return None;
         }
         let offset = header.offset as usize;
-        let piece = offset / usize::from(self.fragment);
-        if offset % usize::from(self.fragment) != 0 || (piece > 0 && header.offset >= self.length) {
+        // Never 0, but the compiler cannot know, and would keep a way to panic.
+        let fragment = usize::from(self.fragment).max(1);
+        let piece = offset / fragment;
+        if offset % fragment != 0 || (piece > 0 && header.offset >= self.length) {
             return None;
         }
         let word = self.arrived.get_mut(piece / 64)?;

@@ -336,13 +336,22 @@ impl Header {
     ///
     /// Says why the datagram must be dropped. No bytes make it panic.
     pub fn decode(datagram: &[u8]) -> Result<(Header, &[u8]), Malformed> {
-        let header = Header::parse(datagram)?;
-        let body = &datagram[HEADER_BYTES..];
-        let wanted = header.fragment_bytes();
-        match body.get(..wanted) {
-            Some(fragment) => Ok((header, fragment)),
-            None => Err(Malformed::Truncated),
+        let header = Header::decode_head(datagram, datagram.len())?;
+        Ok((header, &datagram[HEADER_BYTES..][..header.fragment_bytes()]))
+    }
+
+    /// [`Header::decode`] with only the first bytes of the datagram at hand, of `bytes` in all. Then the fragment is the
+    /// [`Header::fragment_bytes`] behind [`HEADER_BYTES`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Header::decode`].
+    pub fn decode_head(head: &[u8], bytes: usize) -> Result<Header, Malformed> {
+        let header = Header::parse(head)?;
+        if HEADER_BYTES + header.fragment_bytes() > bytes {
+            return Err(Malformed::Truncated);
         }
+        Ok(header)
     }
 
     /// Bytes of payload that this datagram carries.

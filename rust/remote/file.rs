@@ -20,7 +20,7 @@ use super::{errno, inode as names, state::Inode};
 use crate::bindings;
 use crate::net::{
     self,
-    exchange::{self, call, Exchange},
+    exchange::{self, call, Exchange, Once},
     peer::Peer,
 };
 use crate::proto::{
@@ -134,6 +134,9 @@ impl Exchange for Closing {
 
 /// Tells the origin that a descriptor was closed, without waiting. Process context, may sleep for memory.
 pub(super) fn close_at(peer: &Arc<Peer>, file: u64, writes: bool) {
+    // Nobody should wait in close(2). Without a place it goes all the same: the origin would have to lose it again and again while it
+    // answers hundreds of later requests, and then the file stays shared until the session ends.
+    let once = Once::try_begin(peer);
     let request = exchange::next_request();
     let header = Header {
         request,
@@ -143,7 +146,10 @@ pub(super) fn close_at(peer: &Arc<Peer>, file: u64, writes: bool) {
     };
     // The origin keeps the file shared until it hears of this, so there is no deadline: the session's end is one.
     if let Ok(closing) = Arc::new(Closing(header), GFP_KERNEL) {
-        let _ = exchange::start(peer, request, closing, None);
+        let _ = match once {
+            Some(once) => exchange::start_once(once, request, closing, None),
+            None => exchange::start(peer, request, closing, None),
+        };
     }
 }
 
@@ -555,6 +561,7 @@ impl Chunk {
             unsafe { from.revert(taken) };
             return Err(EFAULT);
         }
+        let once = Once::begin(&kept.peer)?;
         let file = kept.state.lock().usable()?;
         let header = Header {
             request: exchange::next_request(),
@@ -568,12 +575,7 @@ impl Chunk {
             pin_init!(Chunk { header, payload, outcome <- new_spinlock!(None), done <- Event::new() }),
             GFP_KERNEL,
         )?;
-        exchange::start(
-            &kept.peer,
-            header.request,
-            chunk.clone(),
-            Some(net::timeout_us()),
-        )?;
+        exchange::start_once(once, header.request, chunk.clone(), Some(net::timeout_us()))?;
         Ok(chunk)
     }
 

@@ -36,12 +36,14 @@ use crate::net::{
     self,
     exchange::{self, Exchange},
     peer::Peer,
+    udp::Fragment,
 };
 use crate::proto::{
     copy::{
         Copy, GrantVerdict, InvalidateVerdict, Pending, RecallVerdict, State as CopyState, Want,
     },
-    limits::{MAX_BATCH_PAGES, PAGE_BYTES},
+    limits::MAX_BATCH_PAGES,
+    reliable::PageAssembly,
     wire::{flags, Header, Kind},
 };
 
@@ -71,6 +73,44 @@ pub(super) struct Slot {
     hold: Hold,
     /// The answer was of no use: the work item asks again. No request is in flight.
     again: bool,
+    /// The grant of which some pieces are here: its seq, and which.
+    arriving: (u64, PageAssembly),
+}
+
+impl Slot {
+    fn new(pending: Pending, hold: Hold) -> Slot {
+        Slot {
+            pending,
+            hold,
+            again: false,
+            arriving: (0, PageAssembly::new(&Header::new(Kind::Grant))),
+        }
+    }
+
+    /// A piece of a grant with the page's bytes arrived: puts it into the folio, which nobody reads before it is whole. Says whether
+    /// it is.
+    fn arrived(&mut self, header: &Header, piece: &Fragment<'_>) -> bool {
+        let (seq, assembly) = &mut self.arriving;
+        if header.seq < *seq {
+            return false;
+        }
+        // A younger grant, or the same once more in other pieces: what is here of the page counts no more.
+        if header.seq != *seq || !assembly.fits(header) {
+            *seq = header.seq;
+            *assembly = PageAssembly::new(header);
+        }
+        let Some(range) = assembly.accept(header) else {
+            return false;
+        };
+        let placed = match &mut self.hold {
+            Hold::Fill(folio) => folio
+                .unread_mut(range)
+                .is_some_and(|bytes| piece.copy(bytes)),
+            // The bytes here are the same.
+            Hold::Upgrade(_) => true,
+        };
+        placed && assembly.complete()
+    }
 }
 
 /// A Get in flight.
@@ -137,9 +177,13 @@ struct Get {
 }
 
 impl Exchange for Get {
-    fn answer(&self, _peer: &Arc<Peer>, header: &Header, payload: &[u8]) -> bool {
+    fn piece(&self, peer: &Arc<Peer>, header: &Header, piece: &Fragment<'_>) -> bool {
+        self.inode.granted(peer, header, Some(piece))
+    }
+
+    fn answer(&self, peer: &Arc<Peer>, header: &Header, _payload: &[u8]) -> bool {
         match header.kind {
-            Kind::Grant => self.inode.granted(header, payload),
+            Kind::Grant => self.inode.granted(peer, header, None),
             Kind::Reply if header.status != 0 => {
                 self.inode.fail_request(
                     self.header.request,
@@ -195,7 +239,7 @@ pub(super) enum Outcome {
 }
 
 /// Answers an `Invalidate` or a `Recall`: nothing is held any more.
-pub(super) fn acknowledge(peer: &Peer, message: &Header) {
+pub(super) fn acknowledge(peer: &Arc<Peer>, message: &Header) {
     let header = Header {
         request: message.request,
         file: message.file,
@@ -250,11 +294,7 @@ impl Inode {
                 let Some(folio) = folio.take() else {
                     break;
                 };
-                let slot = Slot {
-                    pending: Pending::new(id, want),
-                    hold: Hold::Fill(folio),
-                    again: false,
-                };
+                let slot = Slot::new(Pending::new(id, want), Hold::Fill(folio));
                 let pushed = slots.push_within_capacity(Some(slot));
                 debug_assert!(pushed.is_ok());
                 if given_up != 0 {
@@ -313,11 +353,7 @@ impl Inode {
             if !copy.have() || !folio.uptodate() || state.in_flight(page) {
                 return Ok(false);
             }
-            let slot = Slot {
-                pending: Pending::new(id, Want::Write),
-                hold: Hold::Upgrade(folio),
-                again: false,
-            };
+            let slot = Slot::new(Pending::new(id, Want::Write), Hold::Upgrade(folio));
             slots.push_within_capacity(Some(slot)).map_err(|_| ENOMEM)?;
             state.gets.push(
                 Request {
@@ -369,14 +405,18 @@ impl Inode {
         };
         if let Some(request) = request {
             request.fail();
-            self.changed();
+            self.changes.happen();
         }
     }
 
-    /// A `Grant` arrived. Says whether its request is over. Receive thread.
-    fn granted(self: &Arc<Inode>, header: &Header, payload: &[u8]) -> bool {
+    /// A `Grant` arrived, or a piece of one that has bytes. Says whether its request is over. Receive thread.
+    fn granted(
+        self: &Arc<Inode>,
+        peer: &Peer,
+        header: &Header,
+        piece: Option<&Fragment<'_>>,
+    ) -> bool {
         let page = header.index;
-        let usable = header.has(flags::DATA) && payload.len() <= PAGE_BYTES;
         let mut fill = None;
         let mut refused = None;
         let mut again = false;
@@ -397,6 +437,12 @@ impl Inode {
             let Some(slot) = place.as_mut().filter(|slot| !slot.again) else {
                 return false;
             };
+            if let Some(piece) = piece {
+                if !slot.arrived(header, piece) {
+                    return false;
+                }
+                peer.count_received(header);
+            }
             if header.status != 0 {
                 let error = Error::from_errno(-c_int::from(header.status));
                 if error == EBUSY || error == ENOMEM || error == EAGAIN {
@@ -414,7 +460,7 @@ impl Inode {
                 // An upgrade needs no data: while the copy may be read it has the bytes of the origin's last version. When it has been
                 // lost there is no folio for the data, and the writer asks for the page as one that it does not have.
                 let (data, valid) = match &slot.hold {
-                    Hold::Fill(_) => (usable, false),
+                    Hold::Fill(_) => (piece.is_some() && header.has(flags::DATA), false),
                     Hold::Upgrade(folio) => (false, copy.have() && folio.uptodate()),
                 };
                 let write = header.has(flags::WRITE);
@@ -454,7 +500,8 @@ impl Inode {
             ..
         }) = fill
         {
-            folio.fill(payload);
+            folio.zero_from(header.length as usize);
+            folio.flush();
             drop(folio.end_read(true));
         }
         if let Some(Slot {
@@ -467,7 +514,7 @@ impl Inode {
         if again {
             self.kick();
         }
-        self.changed();
+        self.changes.happen();
         last
     }
 
@@ -511,7 +558,7 @@ impl Inode {
             // Not asked for, although nothing else can be in flight while the folio is locked: whoever waits for it will ask.
             if let Some(folio) = folio[0].take() {
                 drop(folio.end_read(false));
-                self.changed();
+                self.changes.happen();
             }
         }
     }
@@ -585,7 +632,7 @@ impl Inode {
                 // Somebody is about to ask for it again, because it had left memory: then the state changes in a moment. Its lock is not
                 // to be waited for, because it is let go only after the grant.
                 Err(_) => {
-                    let _ = self.wait(self.seen(), 1000, false);
+                    let _ = self.changes.wait(self.changes.seen(), 1000, false);
                     continue;
                 }
             };
@@ -620,7 +667,7 @@ impl Inode {
             self.set_copy(&state, page, copy);
         }
         acknowledge(&self.peer, header);
-        self.changed();
+        self.changes.happen();
         Some(Outcome::Done)
     }
 
@@ -675,7 +722,7 @@ impl Inode {
         }
         drop(folio);
         acknowledge(&self.peer, header);
-        self.changed();
+        self.changes.happen();
         Outcome::Done
     }
 
@@ -683,12 +730,12 @@ impl Inode {
     fn wait_for_claim(&self, page: u64) {
         let end = net::now_us() + CLAIM_US;
         loop {
-            let seen = self.seen();
+            let seen = self.changes.seen();
             let left = end.saturating_sub(net::now_us());
             if left == 0 || !self.state.lock().claims.contains(&page) {
                 return;
             }
-            let _ = self.wait(seen, left, false);
+            let _ = self.changes.wait(seen, left, false);
         }
     }
 
@@ -703,7 +750,7 @@ impl Inode {
         let mut before = None;
         loop {
             self.settle(page)?;
-            let seen = self.seen();
+            let seen = self.changes.seen();
             // SAFETY: The caller keeps the inode.
             let folio = unsafe { Locked::create(self.mapping(), page) }?;
             let (copy, failures, refusals, error) = {
@@ -731,7 +778,7 @@ impl Inode {
             };
             if !asked {
                 // On its way home, or about to be dropped.
-                self.wait(seen, net::timeout_us(), true)?;
+                self.changes.wait(seen, net::timeout_us(), true)?;
             }
         }
     }
@@ -754,11 +801,11 @@ impl Inode {
     /// Waits until no request for the page is in flight. Sleeps; `EINTR`: killed.
     fn settle(&self, page: u64) -> Result {
         loop {
-            let seen = self.seen();
+            let seen = self.changes.seen();
             if !self.state.lock().in_flight(page) {
                 return Ok(());
             }
-            self.wait(seen, net::timeout_us(), true)?;
+            self.changes.wait(seen, net::timeout_us(), true)?;
         }
     }
 
@@ -810,7 +857,7 @@ impl Drop for Claim<'_> {
                 let _ = state.claims.remove(position);
             }
         }
-        self.inode.changed();
+        self.inode.changes.happen();
     }
 }
 
@@ -897,11 +944,11 @@ impl Inode {
         let end = net::now_us().saturating_add(2 * net::timeout_us());
         let mut folio = [Some(folio)];
         loop {
-            let seen = self.seen();
+            let seen = self.changes.seen();
             if self.ask(Want::Read, &mut folio)? > 0 {
                 return Ok(());
             }
-            self.wait(seen, net::timeout_us(), true)?;
+            self.changes.wait(seen, net::timeout_us(), true)?;
             if net::now_us() > end {
                 return Err(ETIMEDOUT);
             }

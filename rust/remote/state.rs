@@ -19,7 +19,7 @@
 use core::{ffi::c_void, fmt::Write};
 
 use kernel::{
-    bindings::{address_space, inode, wait_queue_head, xarray},
+    bindings::{address_space, inode, xarray},
     prelude::*,
     rbtree::{RBTree, RBTreeNodeReservation},
     sync::{
@@ -42,6 +42,7 @@ use crate::proto::{
     limits::PAGE_BYTES,
     wire::{Attributes, Header},
 };
+use crate::wait::Changes;
 
 /// Which file of its node it is; never names two.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -124,17 +125,16 @@ pub(crate) struct Inode {
     /// [`Copy::word`] of each page; under the lock of `state`.
     #[pin]
     words: Opaque<xarray>,
-    /// Counts everything that somebody may wait for.
-    changes: Atomic<u32>,
+    /// Everything that somebody may wait for.
     #[pin]
-    queue: Opaque<wait_queue_head>,
+    pub(super) changes: Changes,
     #[pin]
     work: Work<Inode, 0>,
     #[pin]
     burial: Work<Inode, 1>,
 }
 
-// SAFETY: `raw` is used under the rules in *Life*; words and wait queue have locks; all else is Send.
+// SAFETY: `raw` is used under the rules in *Life*; the words have a lock; all else is Send.
 unsafe impl Send for Inode {}
 // SAFETY: As above.
 unsafe impl Sync for Inode {}
@@ -232,7 +232,7 @@ pub(super) struct Entered<'a>(&'a Inode);
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
         self.0.state.lock().busy -= 1;
-        self.0.changed();
+        self.0.changes.happen();
     }
 }
 
@@ -264,9 +264,7 @@ impl Inode {
                 }),
                 // SAFETY: The slot is valid for writes.
                 words <- Opaque::ffi_init(|slot| unsafe { bindings::vremote_words_init(slot) }),
-                changes: Atomic::new(0),
-                // SAFETY: As above.
-                queue <- Opaque::ffi_init(|slot| unsafe { bindings::vremote_wait_init(slot) }),
+                changes <- Changes::new(),
                 work <- new_work!("vremote::remote"),
                 burial <- new_work!("vremote::burial"),
             }),
@@ -440,43 +438,6 @@ impl Inode {
         unsafe { bindings::vremote_inode_update(self.raw(), &update) };
     }
 
-    /// How many changes there were: what [`Inode::wait`] compares with. Taken before the condition is looked at.
-    pub(super) fn seen(&self) -> u32 {
-        self.changes.load(kernel::sync::atomic::ordering::Acquire)
-    }
-
-    /// Something that somebody may wait for has changed. Any context that may spin.
-    pub(super) fn changed(&self) {
-        let _ = self
-            .changes
-            .fetch_add(1, kernel::sync::atomic::ordering::Full);
-        // SAFETY: The queue was initialised in `new`.
-        unsafe { bindings::vremote_wait_wake(self.queue.get()) };
-    }
-
-    /// Waits for a change after `seen`, at most `limit_us`. Says whether there was one.
-    ///
-    /// # Errors
-    ///
-    /// `EINTR`: the task was killed.
-    pub(super) fn wait(&self, seen: u32, limit_us: u64, killable: bool) -> Result<bool> {
-        let changes = (&raw const self.changes).cast::<u32>();
-        // SAFETY: The queue was initialised in `new`; the counter lives as long as `self`.
-        match unsafe {
-            bindings::vremote_wait_change(
-                self.queue.get(),
-                changes,
-                seen,
-                limit_us as usize,
-                killable,
-            )
-        } {
-            0 => Ok(false),
-            left if left < 0 => Err(EINTR),
-            _ => Ok(true),
-        }
-    }
-
     /// Lets the work item run. Any context that may spin.
     pub(super) fn kick(self: &Arc<Inode>) {
         // Refused only if it is queued already, and then it will see what there is to do.
@@ -583,7 +544,7 @@ impl Inode {
         if lost != 0 {
             self.report_loss(lost, EIO);
         }
-        self.changed();
+        self.changes.happen();
     }
 
     /// Drops what was granted before [`Inode::cut`]. Bytes written here and never sent are lost, which is logged and reported by the next
@@ -604,7 +565,7 @@ impl Inode {
         if lost != 0 {
             self.report_loss(lost, EIO);
         }
-        self.changed();
+        self.changes.happen();
     }
 
     /// Bytes of pages that were written here and not sent home. The caller keeps the inode.
@@ -651,7 +612,7 @@ impl Inode {
             request.fail();
         }
         loop {
-            let seen = self.seen();
+            let seen = self.changes.seen();
             self.discard_failed();
             {
                 let state = self.state.lock();
@@ -659,7 +620,7 @@ impl Inode {
                     break;
                 }
             }
-            let _ = self.wait(seen, net::timeout_us(), false);
+            let _ = self.changes.wait(seen, net::timeout_us(), false);
         }
         let lost = self.dirty_bytes();
         if lost != 0 {

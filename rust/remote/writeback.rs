@@ -25,7 +25,7 @@ use crate::bindings;
 use crate::folio::{Folio, Locked};
 use crate::net::{
     self,
-    batch::Batch,
+    batch::{Batch, Payload},
     exchange::{self, call, Exchange},
     peer::Peer,
 };
@@ -151,7 +151,7 @@ impl Put {
         if header.seq != 0 {
             inode.learn_size(header.seq, header.size);
         }
-        inode.changed();
+        inode.changes.happen();
         if waiting {
             inode.kick();
         }
@@ -171,7 +171,7 @@ impl Put {
         if self.keep() {
             self.folio.end_writeback();
         }
-        self.inode.changed();
+        self.inode.changes.happen();
         self.inode.kick();
     }
 
@@ -248,7 +248,7 @@ impl Inode {
                 }
             }
             drop(folio);
-            self.changed();
+            self.changes.happen();
         }
     }
 
@@ -266,7 +266,7 @@ impl Inode {
         let mut end = net::now_us() + net::timeout_us();
         let mut fewest = usize::MAX;
         loop {
-            let seen = self.seen();
+            let seen = self.changes.seen();
             {
                 let state = self.state.lock();
                 if enough(&state) {
@@ -281,12 +281,12 @@ impl Inode {
             if left == 0 {
                 return Err(ETIMEDOUT);
             }
-            self.wait(seen, left, true)?;
+            self.changes.wait(seen, left, true)?;
         }
     }
 
     /// Sends one dirty folio home, whose dirty mark was cleared for that; a read copy stays. What cannot be sent now is dirty again.
-    fn put_kept(self: &Arc<Inode>, folio: Locked, batch: Option<&mut Batch>) -> Result {
+    fn put_kept(self: &Arc<Inode>, folio: Locked, batch: &mut Batch) -> Result {
         let put = match Put::new(self, &folio, true) {
             Ok(put) => put,
             Err(error) => {
@@ -305,14 +305,12 @@ impl Inode {
             return Err(if over { EIO } else { EAGAIN });
         }
         self.set_copy(&state, page, copy);
-        let together = batch.is_some();
-        put.batched.store(together, Relaxed);
+        put.batched.store(true, Relaxed);
         put.enter_flight(state, folio);
         put.launch();
-        if let Some(batch) = batch {
-            // What does not get out now is repeated.
-            let _ = batch.push(&put.header, put.payload());
-        }
+        // What does not get out now is repeated. Who writes to the folio before the batch leaves had the confirmation of a repetition.
+        let page = Payload::Page(put.folio.clone(), put.count);
+        let _ = batch.push(&put.header, page);
         Ok(())
     }
 
@@ -353,16 +351,14 @@ pub(super) unsafe extern "C" fn writepages(
     let Some(inode) = (unsafe { Inode::counted((*mapping).host) }) else {
         return EIO.to_errno();
     };
-    let mut batch = Batch::new(&inode.peer).ok();
+    let mut batch = Batch::new(&inode.peer);
     let mut folio = core::ptr::null_mut();
     let mut status = 0;
     let mut stuck = None;
     loop {
         // Before the next folio is locked: nobody waits for the network with that lock.
         if stuck.is_none() && inode.state.lock().puts.len() >= MAX_PUTS {
-            if let Some(batch) = &mut batch {
-                batch.flush();
-            }
+            batch.flush();
             stuck = inode.wait_for_room().err();
         }
         // SAFETY: By this function's contract, `folio` being what the last call returned.
@@ -373,7 +369,7 @@ pub(super) unsafe extern "C" fn writepages(
         // SAFETY: The iterator gives us the lock along with the folio.
         let locked = unsafe { Locked::adopt(found) };
         let result = match stuck {
-            None => inode.put_kept(locked, batch.as_mut()),
+            None => inode.put_kept(locked, &mut batch),
             Some(error) => {
                 // SAFETY: The folio is locked, and the control is the kernel's.
                 unsafe { bindings::folio_redirty_for_writepage(control, found.as_ptr()) };

@@ -13,6 +13,7 @@
 #include <linux/workqueue.h>
 #include <net/net_namespace.h>
 #include <net/sock.h>
+#include <net/udp.h>
 
 #include "net.h"
 
@@ -100,40 +101,35 @@ int vremote_net_send(struct socket *sock, u32 address, u16 port, struct kvec *pa
 }
 
 /*
- * As above. Returns the bytes received: several datagrams of `segment` bytes if the kernel has joined them, and segment 0
- * for a single one. Waits for at most a second (EAGAIN); 0 after vremote_net_shutdown.
+ * struct sk_buff is opaque to Rust, and its parts are reached through inlines. The next packet with an intact checksum: several
+ * datagrams of `segment` bytes each but the last one if the kernel has joined them, else one, and segment 0. Waits for at most
+ * a second (EAGAIN). After vremote_net_shutdown there is none, and no error. Who takes the packet frees it (vremote_net_free).
  */
-int vremote_net_receive(struct socket *sock, void *buffer, size_t bytes, u32 *address, u16 *port, u32 *segment)
+int vremote_net_receive(struct socket *sock, struct vremote_packet *packet)
 {
-	struct sockaddr_in name = {};
-	union {
-		struct cmsghdr header;
-		char bytes[CMSG_SPACE(sizeof(int)) * 2];
-	} control;
-	struct msghdr message = {
-		.msg_name = &name,
-		.msg_namelen = sizeof(name),
-		.msg_control = &control,
-		.msg_controllen = sizeof(control),
-	};
-	struct kvec part = { .iov_base = buffer, .iov_len = bytes };
-	size_t room = sizeof(control);
-	int received, size;
+	struct sk_buff *skb;
+	int err;
 
-	*segment = 0;
-	received = kernel_recvmsg(sock, &message, &part, 1, bytes, 0);
-	if (received < 0)
-		return received;
-	*address = ntohl(name.sin_addr.s_addr);
-	*port = ntohs(name.sin_port);
-	/* kernel_recvmsg has moved msg_control behind what it wrote, and left in msg_controllen what it did not use. */
-	if (room - message.msg_controllen >= CMSG_LEN(sizeof(size)) && control.header.cmsg_level == SOL_UDP &&
-	    control.header.cmsg_type == UDP_GRO && control.header.cmsg_len == CMSG_LEN(sizeof(size))) {
-		memcpy(&size, CMSG_DATA(&control.header), sizeof(size));
-		if (size > 0)
-			*segment = size;
+	packet->skb = NULL;
+	skb = skb_recv_udp(sock->sk, 0, &err);
+	if (!skb)
+		return sock->sk->sk_shutdown & RCV_SHUTDOWN ? 0 : err;
+	if (skb_checksum_complete(skb)) {
+		kfree_skb(skb);
+		return -EBADMSG;
 	}
-	return received;
+	packet->skb = skb;
+	packet->bytes = skb->len;
+	packet->segment = skb_is_gso(skb) ? skb_shinfo(skb)->gso_size : 0;
+	packet->address = ntohl(ip_hdr(skb)->saddr);
+	packet->port = ntohs(udp_hdr(skb)->source);
+	return 0;
+}
+
+/* Inline. */
+void vremote_net_free(struct sk_buff *skb)
+{
+	consume_skb(skb);
 }
 
 /* Both queues of a UDP socket are reached through inlines only. A hint: nothing is locked. */

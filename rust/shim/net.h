@@ -10,6 +10,7 @@
 #include <linux/types.h>
 #include <linux/uio.h>
 
+struct sk_buff;
 struct task_struct;
 struct workqueue_struct;
 
@@ -19,7 +20,18 @@ void vremote_net_shutdown(struct socket *sock);
 int vremote_net_send(struct socket *sock, u32 address, u16 port, struct kvec *parts, size_t count, size_t bytes,
 		     u16 segment);
 bool vremote_net_backlog(struct socket *sock);
-int vremote_net_receive(struct socket *sock, void *buffer, size_t bytes, u32 *address, u16 *port, u32 *segment);
+
+/* What arrived in one go; address and port of the sender, in host order. */
+struct vremote_packet {
+	struct sk_buff *skb;
+	u32 bytes;
+	u32 segment;
+	u32 address;
+	u16 port;
+};
+
+int vremote_net_receive(struct socket *sock, struct vremote_packet *packet);
+void vremote_net_free(struct sk_buff *skb);
 
 /* Threads and delayed work */
 struct task_struct *vremote_net_thread(int (*run)(void *data), void *data, const char *name);
