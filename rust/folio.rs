@@ -84,6 +84,24 @@ impl Folio {
         unsafe { bindings::vremote_folio_dirty(self.as_ptr()) }
     }
 
+    /// Whether the bytes are on their way to where they are kept. Unless the folio is locked this is only a hint.
+    pub fn under_writeback(&self) -> bool {
+        // SAFETY: The folio is valid by the type's invariant.
+        unsafe { bindings::vremote_folio_writeback(self.as_ptr()) }
+    }
+
+    /// Whether processes have the folio mapped. Unless it is locked this is only a hint.
+    pub fn mapped(&self) -> bool {
+        // SAFETY: The folio is valid by the type's invariant.
+        unsafe { bindings::vremote_folio_mapped(self.as_ptr()) }
+    }
+
+    /// Whether somebody may be writing to the bytes past the page cache and all mappings, such as a device. May say so wrongly.
+    pub fn pinned(&self) -> bool {
+        // SAFETY: The folio is valid by the type's invariant.
+        unsafe { bindings::vremote_folio_pinned(self.as_ptr()) }
+    }
+
     /// Ends what [`Locked::start_writeback`] began, once. Any context.
     pub fn end_writeback(&self) {
         // SAFETY: The folio is valid.

@@ -58,9 +58,6 @@ const RETIRED: usize = 4;
 /// How long: no datagram is that long on its way. Not for ever, or one forged session would lock the real one out.
 const RETIRED_US: u64 = 5_000_000;
 
-/// Buffers of finished assemblies that a peer keeps for the next ones.
-const MAX_SPARE: usize = 32;
-
 /// Who a peer is: what never changes. [`Peer`] dereferences to it.
 ///
 /// It is a type of its own because a field `slot` is not possible in what `pin_init!` makes.
@@ -125,10 +122,9 @@ struct Partial {
     since: u64,
 }
 
-/// Messages in reassembly, oldest first, and buffers for the next.
+/// Messages in reassembly, oldest first.
 struct Assemblies {
     partial: KVec<Partial>,
-    spare: KVec<KVVec<u8>>,
 }
 
 impl_has_work! {
@@ -309,7 +305,7 @@ pub fn add(name: &[u8], address: u32, port: u16) -> Result<Arc<Peer>> {
                 retired: [(0, 0); RETIRED],
                 misnamed: false,
             }),
-            assemblies <- new_mutex!(Assemblies { partial: KVec::new(), spare: KVec::new() }),
+            assemblies <- new_mutex!(Assemblies { partial: KVec::new() }),
             once <- new_spinlock!(OnceWindow::new()),
             once_ended <- Changes::new(),
             renewal <- new_work!("vremote::peer"),
@@ -739,10 +735,7 @@ impl Peer {
         let outcome = self.assemblies.lock().accept(header, fragment);
         match outcome {
             Ok(None) => (),
-            Ok(Some(mut done)) => {
-                udp::dispatch(self, &done.header, &mut done.bytes);
-                self.assemblies.lock().recycle(done.bytes);
-            }
+            Ok(Some(mut done)) => udp::dispatch(self, &done.header, &mut done.bytes),
             Err(reason) => self.dropped(reason),
         }
     }
@@ -756,9 +749,7 @@ impl Peer {
             .is_some_and(|partial| now.saturating_sub(partial.since) > PEER_DOWN_US)
         {
             self.dropped(Reason::Incomplete);
-            if let Ok(partial) = assemblies.partial.remove(0) {
-                assemblies.recycle(partial.bytes);
-            }
+            let _ = assemblies.partial.remove(0);
         }
     }
 
@@ -885,16 +876,10 @@ impl Assemblies {
     /// A new message, in place of the oldest one if there are too many.
     fn begin(&mut self, header: Header) -> Result<usize, Reason> {
         let state = Assembly::new(&header);
-        let mut bytes = self.spare.pop().unwrap_or_default();
-        bytes.clear();
-        bytes
-            .resize(state.length(), 0, GFP_KERNEL)
-            .map_err(|_| Reason::NoMemory)?;
+        let bytes = KVVec::zeroed(state.length(), GFP_KERNEL).map_err(|_| Reason::NoMemory)?;
         if self.partial.len() >= MAX_ASSEMBLIES {
             stats::dropped(Reason::Incomplete);
-            if let Ok(oldest) = self.partial.remove(0) {
-                self.recycle(oldest.bytes);
-            }
+            let _ = self.partial.remove(0);
         }
         let partial = Partial {
             header,
@@ -906,13 +891,5 @@ impl Assemblies {
             .push(partial, GFP_KERNEL)
             .map_err(|_| Reason::NoMemory)?;
         Ok(self.partial.len() - 1)
-    }
-
-    /// Keeps a buffer for the next message. Large ones are rare and would only lie around.
-    fn recycle(&mut self, bytes: KVVec<u8>) {
-        if self.spare.len() < MAX_SPARE && bytes.capacity() <= 2 * kernel::page::PAGE_SIZE {
-            // Without memory for the list the buffer is simply freed. Not to be waited for: the receive thread needs the lock.
-            let _ = self.spare.push(bytes, GFP_NOWAIT);
-        }
     }
 }

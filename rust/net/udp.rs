@@ -173,8 +173,6 @@ impl Drop for Socket {
 /// The receive thread with what it works on.
 struct Receiver {
     socket: Arc<Socket>,
-    /// Payload of the datagram in hand, where it must lie in one piece.
-    buffer: KVVec<u8>,
     /// The last sender: most datagrams come from the same one as the datagram before.
     last: Option<Arc<Peer>>,
 }
@@ -229,7 +227,6 @@ pub(super) fn start(port: u16) -> Result<u16> {
     let receiver = KBox::new(
         Receiver {
             socket: socket.clone(),
-            buffer: KVVec::new(),
             last: None,
         },
         GFP_KERNEL,
@@ -332,7 +329,7 @@ impl Receiver {
                         at: at + HEADER_BYTES,
                         bytes: header.fragment_bytes(),
                     };
-                    hand_on(&peer, &header, &fragment, &mut self.buffer);
+                    hand_on(&peer, &header, &fragment);
                 }
                 Some(Err(malformed)) => peer.dropped(malformed.into()),
                 None => dropped(Reason::ReceiveError),
@@ -343,7 +340,7 @@ impl Receiver {
 }
 
 /// One datagram of a peer.
-fn hand_on(peer: &Arc<Peer>, header: &Header, fragment: &Fragment<'_>, buffer: &mut KVVec<u8>) {
+fn hand_on(peer: &Arc<Peer>, header: &Header, fragment: &Fragment<'_>) {
     let session = matches!(header.kind, Kind::Hello | Kind::HelloAck);
     if !session {
         if header.peer_epoch != own_epoch() || header.epoch != peer.epoch() {
@@ -359,16 +356,20 @@ fn hand_on(peer: &Arc<Peer>, header: &Header, fragment: &Fragment<'_>, buffer: &
             return peer.assemble(header, fragment);
         }
     }
-    buffer.clear();
-    if buffer.resize(fragment.len(), 0, GFP_KERNEL).is_err() {
-        peer.dropped(Reason::NoMemory);
-    } else if !fragment.copy(buffer) {
+    let payload = match fragment.len() {
+        0 => Ok(KVVec::new()),
+        bytes => KVVec::zeroed(bytes, GFP_KERNEL),
+    };
+    let Ok(mut payload) = payload else {
+        return peer.dropped(Reason::NoMemory);
+    };
+    if !fragment.copy(&mut payload) {
         dropped(Reason::ReceiveError);
     } else if session {
         peer.counters.rx.of(header.kind).add(1);
-        peer.hello_received(header, buffer);
+        peer.hello_received(header, &payload);
     } else {
-        dispatch(peer, header, buffer);
+        dispatch(peer, header, &mut payload);
     }
 }
 

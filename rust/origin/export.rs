@@ -215,6 +215,18 @@ impl Export {
         Ok(super::serve::attributes(&stat, generation))
     }
 
+    /// Opens a program below, if the remote user may run it. The caller acts as that user.
+    pub(super) fn open_to_run(&self, rest: &[u8]) -> Result<super::share::File> {
+        let name = c_string(rest)?;
+        // SAFETY: As in `stat`; the reference returned is ours.
+        unsafe {
+            super::share::File::from_ret(bindings::vremote_origin_open_to_run(
+                &self.root,
+                name.as_char_ptr(),
+            ))
+        }
+    }
+
     /// Opens a path below; neither `..` nor a symlink leads out. The caller acts as the remote user.
     pub(super) fn open(&self, rest: &[u8], flags: i32, mode: u16) -> Result<super::share::File> {
         let name = c_string(rest)?;

@@ -590,21 +590,14 @@ impl Share {
                     Err(error) => return Granting::Failed(error.to_errno().unsigned_abs() as u16),
                 }
             }
-            // SAFETY: The folio is valid and locked.
-            let (mapped, writeback, pinned) = unsafe {
-                (
-                    bindings::vremote_origin_folio_mapped(folio.as_ptr()),
-                    bindings::vremote_origin_folio_writeback(folio.as_ptr()),
-                    bindings::vremote_origin_folio_pinned(folio.as_ptr()),
-                )
-            };
+            let mapped = folio.mapped();
             if context != Context::Grants && (mapped || grant.write) {
                 return Granting::Later;
             }
-            if grant.write && pinned {
+            if grant.write && folio.pinned() {
                 return Granting::Failed(EBUSY_STATUS);
             }
-            if grant.write && writeback {
+            if grant.write && folio.under_writeback() {
                 folio.wait_writeback();
             }
             if mapped {
@@ -1002,7 +995,7 @@ const EBUSY_STATUS: u16 = bindings::EBUSY as u16;
 
 /// What the stash keeps of a page that is granted away dirty. May sleep for memory.
 fn stash_of(index: u64, folio: &Locked) -> Result<RBTreeNode<u64, Bytes>> {
-    let mut copy = KVVec::from_elem(0, PAGE_BYTES, GFP_KERNEL)?;
+    let mut copy = KVVec::zeroed(PAGE_BYTES, GFP_KERNEL)?;
     folio.copy_out(0, &mut copy);
     Ok(RBTreeNode::new(index, copy, GFP_KERNEL)?)
 }

@@ -27,7 +27,7 @@ use crate::proto::{
     limits::{MAX_NODES, MAX_PATH, MAX_REPLIES, PAGE_BYTES},
     nodes::Node,
     reliable::{Begin, ReplyCache},
-    wire::{flags, Attributes, Credentials, Header, Kind, Time, ATTRIBUTES_BYTES},
+    wire::{flags, Attributes, Credentials, Header, Kind, Time, ATTRIBUTES_BYTES, OPEN_TO_RUN},
 };
 
 /// Shares that nobody has open are kept for their remotes' caches, up to so many.
@@ -386,7 +386,7 @@ fn is_by_descriptor(share: &Share) -> bool {
 
 /// The present path of a shared file.
 pub(super) fn path_of(share: &Share) -> Result<KVec<u8>> {
-    let mut buffer = KVec::from_elem(0u8, MAX_PATH + 1, GFP_KERNEL)?;
+    let mut buffer = KVec::<u8>::zeroed(MAX_PATH + 1, GFP_KERNEL)?;
     // SAFETY: The file is open, the buffer is ours and has so many bytes.
     let start = unsafe {
         bindings::vremote_origin_path_of(
@@ -472,6 +472,7 @@ fn open(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Answer) 
         return Err(ESHUTDOWN);
     }
     let (user, path) = who_and_where(payload)?;
+    let run = header.index == OPEN_TO_RUN;
     let open_flags = (header.index as u32 & OPEN_FLAGS) as i32;
     let write = open_flags as u32 & bindings::O_ACCMODE != bindings::O_RDONLY;
     let mode = header.size as u16 & 0o7777;
@@ -479,11 +480,12 @@ fn open(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Answer) 
     let file = match &by_descriptor {
         Some(_) => {
             let _acting = Acting::begin(&user, false)?;
-            export::root().ok_or(ENOENT)?.open(
-                &path[1..],
-                open_flags & !(bindings::O_CREAT as i32),
-                0,
-            )?
+            let root = export::root().ok_or(ENOENT)?;
+            if run {
+                root.open_to_run(&path[1..])?
+            } else {
+                root.open(&path[1..], open_flags & !(bindings::O_CREAT as i32), 0)?
+            }
         }
         None => {
             let (export, rest) = export::containing(path).ok_or_else(|| refused(path))?;
@@ -493,7 +495,11 @@ fn open(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Answer) 
                 Err(error) if error == ENOENT && open_flags as u32 & bindings::O_CREAT != 0 => {}
                 Err(error) => return Err(error),
             }
-            export.open(rest, open_flags, mode)?
+            if run {
+                export.open_to_run(rest)?
+            } else {
+                export.open(rest, open_flags, mode)?
+            }
         }
     };
     loop {

@@ -44,6 +44,9 @@ const _: () = assert!(
     "a datagram must fit Ethernet's MTU"
 );
 
+/// In [`Kind::Open`], in place of open flags: a program is to be run. Whoever may run it need not be able to read it.
+pub const OPEN_TO_RUN: u64 = 1 << 32;
+
 /// What a message is. `req` below is [`Header::request`]; every request is retransmitted until its answer comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -57,7 +60,7 @@ pub enum Kind {
 
     /// `payload`: [`Credentials`] and a path. Reply payload: [`Attributes`].
     Lookup = 16,
-    /// `index`: open flags, `size`: creation mode, `payload`: [`Credentials`] and a path. Reply: `file`, [`Attributes`].
+    /// `index`: open flags, or [`OPEN_TO_RUN`]; `size`: creation mode, `payload`: [`Credentials`] and a path. Reply: `file`, [`Attributes`].
     Open = 17,
     /// The last descriptor of this node closed `file`. Its cached pages stay valid. Flag `WRITE`: it had been opened for
     /// writing.

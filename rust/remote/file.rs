@@ -3,8 +3,7 @@
 //! Descriptors: open, read, write, seek, fsync, close.
 //!
 //! Reads and writes inside the file go through the page cache; what would extend the file, and every write with `O_APPEND`, goes to the
-//! origin as a message. Pages of the origin are never read or written past each other: `O_DIRECT` is refused with `EINVAL`, mmap with
-//! `ENODEV`.
+//! origin as a message. Pages of the origin are never read or written past each other: `O_DIRECT` is refused with `EINVAL`.
 
 use core::ffi::c_void;
 
@@ -25,7 +24,7 @@ use crate::net::{
 };
 use crate::proto::{
     limits::{MAX_BATCH_PAGES, MAX_PAYLOAD, PAGE_BYTES},
-    wire::{flags, Attributes, Header, Kind},
+    wire::{flags, Attributes, Header, Kind, OPEN_TO_RUN},
 };
 use crate::wait::Event;
 
@@ -41,6 +40,9 @@ const FLAGS: u32 = bindings::O_ACCMODE
     | bindings::O_EXCL
     | bindings::O_TRUNC
     | bindings::O_APPEND;
+
+/// The kernel's mark of an open by execve(2) (`FMODE_EXEC`).
+const TO_RUN: u32 = 1 << 5;
 
 /// What an open descriptor keeps.
 struct Handle {
@@ -60,6 +62,7 @@ pub(super) static OPERATIONS: super::fs::Operations<bindings::file_operations> =
         splice_read: Some(splice_read),
         splice_write: Some(bindings::iter_file_splice_write),
         fsync: Some(fsync),
+        mmap_prepare: Some(super::map::mmap_prepare),
         ..pin_init::zeroed()
     });
 
@@ -102,7 +105,11 @@ pub(super) fn open_at(
 ) -> Result<(u64, Header, Attributes)> {
     let payload = names::credentials_and(path)?;
     let header = Header {
-        index: u64::from(open_flags & FLAGS),
+        index: if open_flags & TO_RUN != 0 {
+            OPEN_TO_RUN
+        } else {
+            u64::from(open_flags & FLAGS)
+        },
         size: u64::from(mode),
         ..Header::new(Kind::Open)
     };

@@ -5,8 +5,8 @@
 //! - A name in the middle of a path is taken to be a directory without asking: what counts is whether the origin finds the whole path, and
 //!   a file that is shared by a descriptor need not lie in directories that the origin shows.
 //! - The last name is asked for each time. Neither names that are missing nor attributes are cached.
-//! - Permission is the origin's decision, at `Lookup` and `Open`, with the caller's ids. Here only execution of a file without any `x`
-//!   is refused.
+//! - Permission is the origin's decision, at `Lookup` and `Open` (to run it as well), with the caller's ids. access(2) is told of `x` no
+//!   more than that a file without any cannot be run.
 //! - Symbolic links of the origin are followed by the origin in the middle of a path; as the last name they are shown, and following
 //!   them ends in `ELOOP`.
 //! - Directories cannot be listed, and nothing but files be created: `EOPNOTSUPP`. Opening what is neither a file nor a directory is
@@ -90,7 +90,7 @@ impl Path {
     /// `dentry` is one of ours, and referenced.
     pub(super) unsafe fn of(dentry: *mut dentry) -> Result<Path> {
         let bytes = 1 + MAX_NAME + MAX_PATH + 1;
-        let mut buffer = KVec::<u8>::from_elem(0, bytes, GFP_KERNEL)?;
+        let mut buffer = KVec::<u8>::zeroed(bytes, GFP_KERNEL)?;
         let base = buffer.as_mut_ptr();
         // SAFETY: The dentry is valid by this function's contract, the buffer has so many bytes.
         let start = unsafe { bindings::dentry_path_raw(dentry, base.cast(), bytes as c_int) };
@@ -126,7 +126,7 @@ pub(super) fn credentials_and(path: &[u8]) -> Result<KVec<u8>> {
         unsafe { bindings::vremote_current_ids(&mut uid, &mut gid, room, MAX_GROUPS as c_uint) };
     let count = count as usize;
     let groups = groups.get(..count).ok_or(EINVAL)?;
-    let mut payload = KVec::from_elem(0, Credentials::encoded_bytes(count), GFP_KERNEL)?;
+    let mut payload = KVec::zeroed(Credentials::encoded_bytes(count), GFP_KERNEL)?;
     Credentials::encode(uid, gid, groups, &mut payload).ok_or(EINVAL)?;
     payload.extend_from_slice(path, GFP_KERNEL)?;
     Ok(payload)
@@ -511,7 +511,9 @@ unsafe extern "C" fn permission(_idmap: *mut mnt_idmap, inode: *mut inode, mask:
     // SAFETY: The kernel gives us one of our inodes.
     let mode = u32::from(unsafe { (*inode).i_mode });
     let executes = mask & bindings::MAY_EXEC as c_int != 0;
-    if executes && mode & bindings::S_IFMT == bindings::S_IFREG && mode & 0o111 == 0 {
+    let opens = mask & bindings::MAY_OPEN as c_int != 0;
+    // What is opened to be run is opened at the origin, which decides.
+    if executes && !opens && mode & bindings::S_IFMT == bindings::S_IFREG && mode & 0o111 == 0 {
         return EACCES.to_errno();
     }
     0

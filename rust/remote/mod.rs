@@ -8,6 +8,7 @@
 //! | [`inode`] | names and attributes: each lookup asks the origin |
 //! | [`state`] | what is kept for an inode |
 //! | [`file`] | descriptors: open, read, write, fsync, close |
+//! | [`map`] | mappings of processes |
 //! | [`pages`] | pages: reading, ownership, invalidation, recall |
 //! | [`writeback`] | dirty pages on their way home |
 //! | [`resolve`] | opens with `O_REMOTE` by any path |
@@ -18,6 +19,7 @@
 pub(crate) mod file;
 pub(crate) mod fs;
 pub(crate) mod inode;
+mod map;
 pub(crate) mod pages;
 pub(crate) mod resolve;
 pub(crate) mod state;

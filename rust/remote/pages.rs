@@ -50,6 +50,9 @@ use crate::proto::{
 /// Longest time that a recall waits for a local writer which has just been given the page.
 const CLAIM_US: u64 = 10_000;
 
+/// How long a page stays after a process was given it for a store through a mapping.
+const LINGER_US: u64 = 1_000;
+
 /// How long after a Get without any answer the next one is not even tried by a reader.
 const SILENCE_US: u64 = 500_000;
 
@@ -605,7 +608,7 @@ impl Inode {
                     // The folio is under writeback: as if the message had taken until the `Put` is confirmed.
                     CopyState::WritingBack { keep: true } => return Outcome::Later,
                     CopyState::Shared => false,
-                    CopyState::Modified => state.claims.contains(&page),
+                    CopyState::Modified => state.claimed(page, net::now_us()) != 0,
                 }
             };
             if claimed && !blocking {
@@ -639,7 +642,7 @@ impl Inode {
             if !folio.is_in(self.mapping()) {
                 continue;
             }
-            return self.do_with_folio(header, folio);
+            return self.do_with_folio(header, folio, blocking);
         }
         Outcome::Done
     }
@@ -672,8 +675,16 @@ impl Inode {
     }
 
     /// [`Inode::do_message`] for a copy in memory, whose folio is locked.
-    fn do_with_folio(self: &Arc<Inode>, header: &Header, folio: Locked) -> Outcome {
+    fn do_with_folio(self: &Arc<Inode>, header: &Header, folio: Locked, blocking: bool) -> Outcome {
         let page = header.index;
+        // Unmapping waits for locks of processes.
+        if folio.mapped() && !blocking {
+            return Outcome::Later;
+        }
+        // What a device is about to write would be lost: the message comes again.
+        if folio.pinned() {
+            return Outcome::Done;
+        }
         // A folio that is not uptodate is what is left of a failed read: nothing was written to it.
         let dirty = folio.uptodate() && folio.dirty();
         let put = if header.kind == Kind::Recall && dirty {
@@ -726,13 +737,15 @@ impl Inode {
         Outcome::Done
     }
 
-    /// Waits until no local writer claims the page, for at most [`CLAIM_US`].
+    /// Waits until the page is not claimed, for at most [`CLAIM_US`].
     fn wait_for_claim(&self, page: u64) {
         let end = net::now_us() + CLAIM_US;
         loop {
             let seen = self.changes.seen();
-            let left = end.saturating_sub(net::now_us());
-            if left == 0 || !self.state.lock().claims.contains(&page) {
+            let now = net::now_us();
+            let until = self.state.lock().claimed(page, now);
+            let left = until.min(end).saturating_sub(now);
+            if left == 0 {
                 return;
             }
             let _ = self.changes.wait(seen, left, false);
@@ -838,8 +851,34 @@ impl Inode {
 
     /// Notes that this task is going to write the page as soon as it owns it; the claim ends with the value returned.
     pub(super) fn claim(&self, page: u64) -> Result<Claim<'_>> {
-        self.state.lock().claims.push(page, GFP_ATOMIC)?;
+        let now = net::now_us();
+        let mut state = self.state.lock();
+        state.claims.retain(|claimed| claimed.until > now);
+        state
+            .claims
+            .push(Claimed { page, until: NEVER }, GFP_ATOMIC)?;
         Ok(Claim { inode: self, page })
+    }
+}
+
+/// One note of a claim.
+pub(super) struct Claimed {
+    page: u64,
+    /// When it ends by itself (microseconds); [`NEVER`]: by its [`Claim`].
+    until: u64,
+}
+
+const NEVER: u64 = u64::MAX;
+
+impl State {
+    /// Until when the page is claimed; 0 if it is not.
+    fn claimed(&self, page: u64, now: u64) -> u64 {
+        let of_page = self.claims.iter().filter(|claimed| claimed.page == page);
+        of_page
+            .map(|claimed| claimed.until)
+            .filter(|until| *until > now)
+            .max()
+            .unwrap_or(0)
     }
 }
 
@@ -849,14 +888,25 @@ pub(super) struct Claim<'a> {
     page: u64,
 }
 
+impl Claim<'_> {
+    /// Keeps the page for [`LINGER_US`]: a store that faulted is repeated only after the fault.
+    pub(super) fn linger(self) {
+        self.end(net::now_us() + LINGER_US);
+        core::mem::forget(self);
+    }
+
+    fn end(&self, until: u64) {
+        let mut state = self.inode.state.lock();
+        let own = |claimed: &Claimed| claimed.page == self.page && claimed.until == NEVER;
+        if let Some(position) = state.claims.iter().position(own) {
+            state.claims[position].until = until;
+        }
+    }
+}
+
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        {
-            let mut state = self.inode.state.lock();
-            if let Some(position) = state.claims.iter().position(|page| *page == self.page) {
-                let _ = state.claims.remove(position);
-            }
-        }
+        self.end(0);
         self.inode.changes.happen();
     }
 }

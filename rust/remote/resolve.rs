@@ -166,7 +166,7 @@ impl Text {
         write: impl FnOnce(*mut kernel::ffi::c_char, c_int) -> *mut kernel::ffi::c_char,
     ) -> Result<Text> {
         let bytes = MAX_PATH + 1;
-        let mut buffer = KVec::<u8>::from_elem(0, bytes, GFP_KERNEL)?;
+        let mut buffer = KVec::<u8>::zeroed(bytes, GFP_KERNEL)?;
         let base = buffer.as_mut_ptr();
         let start = kernel::error::from_err_ptr(write(base.cast(), bytes as c_int))?;
         Ok(Text {

@@ -31,7 +31,7 @@ use kernel::{
 };
 
 use super::{
-    pages::{Outcome, Request},
+    pages::{Claimed, Outcome, Request},
     writeback::Put,
 };
 use crate::bindings;
@@ -79,7 +79,7 @@ pub(super) struct State {
     /// `Invalidate`s and `Recall`s that could not be done at once: the work item does them.
     pub(super) jobs: KVec<Header>,
     /// Pages that a writer has asked for and not yet written: recalls of them wait a moment.
-    pub(super) claims: KVec<u64>,
+    pub(super) claims: KVec<Claimed>,
     /// How many [`Entered`] there are.
     busy: u32,
     /// The kernel's inode is being evicted.

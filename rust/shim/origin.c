@@ -6,6 +6,7 @@
 #include <linux/file.h>
 #include <linux/fs_struct.h>
 #include <linux/highmem.h>
+#include <linux/mount.h>
 #include <linux/namei.h>
 #include <linux/pagemap.h>
 #include <linux/uidgid.h>
@@ -69,6 +70,32 @@ struct file *vremote_origin_open_below(const struct path *root, const char *name
 		notify_change(file_mnt_idmap(file), file->f_path.dentry, &attr, NULL);
 		inode_unlock(file_inode(file));
 	}
+	return file;
+}
+
+/*
+ * Sequence over members that are opaque to Rust. Who may run a program need not be able to read it: the caller's rights decide
+ * whether it may be run, the kernel's serve to read it.
+ */
+struct file *vremote_origin_open_to_run(const struct path *root, const char *name)
+{
+	struct file *place = file_open_root(root, name, O_PATH, 0), *file;
+	const struct cred *cred;
+	int err;
+
+	if (IS_ERR(place))
+		return place;
+	err = inode_permission(file_mnt_idmap(place), file_inode(place), MAY_EXEC | MAY_OPEN);
+	if (!err && (!S_ISREG(file_inode(place)->i_mode) || place->f_path.mnt->mnt_flags & MNT_NOEXEC))
+		err = -EACCES;
+	cred = err ? NULL : prepare_kernel_cred(&init_task);
+	if (cred) {
+		file = dentry_open(&place->f_path, O_RDONLY | O_LARGEFILE, cred);
+		put_cred(cred);
+	} else {
+		file = ERR_PTR(err ?: -ENOMEM);
+	}
+	fput(place);
 	return file;
 }
 
@@ -278,24 +305,6 @@ ssize_t vremote_origin_write(struct file *file, const void *data, size_t bytes, 
 int vremote_origin_sync(struct file *file, bool datasync)
 {
 	return vfs_fsync(file, datasync);
-}
-
-/* Inline in the kernel. */
-bool vremote_origin_folio_mapped(struct folio *folio)
-{
-	return folio_mapped(folio);
-}
-
-/* Inline in the kernel. */
-bool vremote_origin_folio_pinned(struct folio *folio)
-{
-	return folio_maybe_dma_pinned(folio);
-}
-
-/* Inline in the kernel. */
-bool vremote_origin_folio_writeback(struct folio *folio)
-{
-	return folio_test_writeback(folio);
 }
 
 /* alloc_workqueue is variadic. */

@@ -19,6 +19,7 @@ void vremote_origin_unbecome(const struct cred *old);
 
 /* Paths and files */
 struct file *vremote_origin_open_below(const struct path *root, const char *name, int flags, umode_t mode);
+struct file *vremote_origin_open_to_run(const struct path *root, const char *name);
 struct file *vremote_origin_reopen(struct file *file);
 void vremote_origin_root(struct path *path);
 int vremote_origin_path(const char *name, struct path *path);
@@ -45,9 +46,6 @@ void vremote_origin_readahead(struct file *file, unsigned long index, unsigned i
 int vremote_origin_install(struct file *file, unsigned long index, const void *data, size_t bytes);
 ssize_t vremote_origin_write(struct file *file, const void *data, size_t bytes, loff_t *pos, bool append);
 int vremote_origin_sync(struct file *file, bool datasync);
-bool vremote_origin_folio_mapped(struct folio *folio);
-bool vremote_origin_folio_pinned(struct folio *folio);
-bool vremote_origin_folio_writeback(struct folio *folio);
 
 /* Work and waiting */
 struct workqueue_struct *vremote_origin_workqueue(const char *name);

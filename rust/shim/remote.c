@@ -73,6 +73,24 @@ bool vremote_folio_dirty(struct folio *folio)
 	return folio_test_dirty(folio);
 }
 
+/* Inline. */
+bool vremote_folio_writeback(struct folio *folio)
+{
+	return folio_test_writeback(folio);
+}
+
+/* Inline. */
+bool vremote_folio_mapped(struct folio *folio)
+{
+	return folio_mapped(folio);
+}
+
+/* Inline. */
+bool vremote_folio_pinned(struct folio *folio)
+{
+	return folio_maybe_dma_pinned(folio);
+}
+
 /* A member of nested anonymous unions, whose Rust names change with every kernel. */
 unsigned long vremote_folio_index(struct folio *folio)
 {
@@ -501,4 +519,22 @@ struct file *vremote_open_local(const char *name, int flags, umode_t mode)
 	if (!IS_ERR(file))
 		file->f_flags |= flags & O_REMOTE;
 	return file;
+}
+
+/* Inline. */
+struct folio *vremote_fault_folio(const struct vm_fault *vmf)
+{
+	return page_folio(vmf->page);
+}
+
+/* Inline: a superblock that is being frozen lets nobody dirty a page. */
+void vremote_fault_begin(struct inode *inode)
+{
+	sb_start_pagefault(inode->i_sb);
+}
+
+/* Inline. */
+void vremote_fault_end(struct inode *inode)
+{
+	sb_end_pagefault(inode->i_sb);
 }

@@ -13,6 +13,7 @@
 
 struct dir_context;
 struct kstatfs;
+struct vm_fault;
 
 /* Folios (folio.rs) */
 struct folio *vremote_folio_find(struct address_space *mapping, unsigned long index);
@@ -23,6 +24,9 @@ void vremote_folio_lock(struct folio *folio);
 bool vremote_folio_trylock(struct folio *folio);
 bool vremote_folio_uptodate(struct folio *folio);
 bool vremote_folio_dirty(struct folio *folio);
+bool vremote_folio_writeback(struct folio *folio);
+bool vremote_folio_mapped(struct folio *folio);
+bool vremote_folio_pinned(struct folio *folio);
 unsigned long vremote_folio_index(struct folio *folio);
 struct address_space *vremote_folio_mapping(struct folio *folio);
 void *vremote_folio_address(struct folio *folio);
@@ -97,6 +101,11 @@ size_t vremote_iov_count(const struct iov_iter *iter);
 ssize_t vremote_write_sync(struct kiocb *iocb, ssize_t count);
 bool vremote_kiocb_is_append(const struct kiocb *iocb);
 bool vremote_kiocb_is_nowait(const struct kiocb *iocb);
+
+/* Mappings of processes (remote/map.rs) */
+struct folio *vremote_fault_folio(const struct vm_fault *vmf);
+void vremote_fault_begin(struct inode *inode);
+void vremote_fault_end(struct inode *inode);
 
 /* Opening by any path (remote/resolve.rs) */
 int vremote_base_path(int dfd, struct path *path);

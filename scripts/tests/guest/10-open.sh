@@ -95,7 +95,6 @@ check "the tool ends an export" o "run('vremote export del /tmp') and False or n
 
 # ---- not yet, but never wrong
 check "O_DIRECT of a remote file" r "remote('$DIR/hello', RW | os.O_DIRECT)" EINVAL
-check "mmap of a remote file" r "mmap.mmap(fd, 10)" ENODEV
 for call in "os.unlink('/vremote/node1$DIR/hello')" "os.rename('/vremote/node1$DIR/hello', '/vremote/node1$DIR/other')" \
 	"os.mkdir('/vremote/node1$DIR/sub')" "os.link('/vremote/node1$DIR/hello', '/vremote/node1$DIR/other')" \
 	"os.symlink('x', '/vremote/node1$DIR/sym')" "os.listdir('/vremote/node1$DIR')" "os.chmod('/vremote/node1$DIR/hello', 0o600)" \

@@ -147,6 +147,29 @@ def as_user(uid, gid, groups, call, *args):
     return parts.decode()
 
 
+def ends(call, *args):
+    """How a process ends that makes the call: "done", "exception", or the name of the signal that killed it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            call(*args)
+            os._exit(0)
+        except Exception as error:
+            print(error, file=sys.stderr, flush=True)
+        finally:
+            os._exit(1)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status):
+        return signal.Signals(os.WTERMSIG(status)).name
+    return "exception" if os.WEXITSTATUS(status) else "done"
+
+
+def bounded_end(call, how, limit):
+    """Whether a process that makes the call ends like this within so many seconds."""
+    end, seconds = timed(ends, call)
+    return True if end == how and seconds <= limit else f"{end} after {seconds:.1f} s"
+
+
 def wait(condition, limit=10):
     """Whether the condition becomes true within so many seconds."""
     end = time.monotonic() + limit

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * counter [-o] PATH SLOT PARTIES TIMES LEAD
+ * counter [-o] [-m] PATH SLOT PARTIES TIMES LEAD
  *
- * Opens PATH with O_REMOTE (-o: O_REMOTE | O_ORIGIN) and adds 1, so many times, to the 64-bit number in its slot of the first page:
+ * Opens PATH with O_REMOTE (-o: O_REMOTE | O_ORIGIN), maps it with -m to load and store instead of reading and writing, and adds 1, so many times, to the 64-bit number in its slot of the first page:
  * bytes 1024 * SLOT to 1024 * SLOT + 8. Nobody else writes those; a value that is not the one written last is an error at once.
  * The parties (slots 0 to PARTIES - 1) wait for each other before they begin, in the second page, and then none is ever more than LEAD
  * turns ahead of another (0: as fast as each can), which it sees in the others' slots. Prints the number and the seconds.
@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -30,6 +31,7 @@
 #define LIMIT 300 /* seconds */
 
 static int fd;
+static volatile char *map;
 static unsigned int slot, parties;
 static time_t deadline;
 
@@ -43,6 +45,8 @@ static uint64_t get(off_t offset)
 {
 	uint64_t value;
 
+	if (map)
+		return *(volatile uint64_t *)(map + offset);
 	if (pread(fd, &value, sizeof(value), offset) != sizeof(value))
 		die("read");
 	return value;
@@ -50,7 +54,9 @@ static uint64_t get(off_t offset)
 
 static void put(off_t offset, uint64_t value)
 {
-	if (pwrite(fd, &value, sizeof(value), offset) != sizeof(value))
+	if (map)
+		*(volatile uint64_t *)(map + offset) = value;
+	else if (pwrite(fd, &value, sizeof(value), offset) != sizeof(value))
 		die("write");
 }
 
@@ -73,16 +79,21 @@ static void wait_for(off_t page, const uint64_t *least, uint64_t more)
 int main(int argc, char **argv)
 {
 	uint64_t times, lead, i, value, expected, turn, base[MAX_PARTIES] = {}, round[MAX_PARTIES];
-	int flags = O_RDWR | O_REMOTE;
+	int flags = O_RDWR | O_REMOTE, mapped = 0, option;
 	struct timespec from, to;
 
-	if (argc == 7 && !strcmp(argv[1], "-o")) {
-		flags |= O_ORIGIN;
-		argv++;
-		argc--;
+	while ((option = getopt(argc, argv, "om")) != -1) {
+		if (option == 'o')
+			flags |= O_ORIGIN;
+		else if (option == 'm')
+			mapped = 1;
+		else
+			return 2;
 	}
+	argc -= optind - 1;
+	argv += optind - 1;
 	if (argc != 6 || (slot = atoi(argv[2])) >= MAX_PARTIES || (parties = atoi(argv[3])) > MAX_PARTIES) {
-		fprintf(stderr, "usage: counter [-o] PATH SLOT PARTIES TIMES LEAD\n");
+		fprintf(stderr, "usage: counter [-o] [-m] PATH SLOT PARTIES TIMES LEAD\n");
 		return 2;
 	}
 	times = strtoull(argv[4], NULL, 0);
@@ -91,6 +102,11 @@ int main(int argc, char **argv)
 	fd = open(argv[1], flags);
 	if (fd < 0)
 		die(argv[1]);
+	if (mapped) {
+		map = mmap(NULL, 2 * BARRIER, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		if (map == MAP_FAILED)
+			die("mmap");
+	}
 
 	/* All are as far as each other when a run begins. */
 	expected = get(slot * SLOT_BYTES);

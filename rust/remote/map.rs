@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Remote files mapped into processes.
+//!
+//! A load faults the page in as a read would; a store faults again and takes ownership. Who takes the page away removes the folio from
+//! the page cache, and with it from all mappings, so the next access comes here again. A page may not be had: the origin is silent, the
+//! file has become shorter, the session is over. Then the access ends in SIGBUS, as it does for a local file whose disk fails.
+//!
+//! Faults wait for the origin with the lock of the mapping held, within the limits of every other wait.
+
+use core::ptr::NonNull;
+
+use kernel::{
+    bindings::{vm_area_desc, vm_fault, vm_fault_t, vm_operations_struct},
+    ffi::c_int,
+    prelude::*,
+    sync::Arc,
+};
+
+use super::state::Inode;
+use crate::bindings;
+use crate::proto::limits::PAGE_BYTES;
+
+const LOCKED: vm_fault_t = bindings::vm_fault_reason_VM_FAULT_LOCKED;
+const NOPAGE: vm_fault_t = bindings::vm_fault_reason_VM_FAULT_NOPAGE;
+const SIGBUS: vm_fault_t = bindings::vm_fault_reason_VM_FAULT_SIGBUS;
+const OOM: vm_fault_t = bindings::vm_fault_reason_VM_FAULT_OOM;
+
+/// The operations of a mapping of a remote file.
+static OPERATIONS: super::fs::Operations<vm_operations_struct> =
+    super::fs::Operations(vm_operations_struct {
+        fault: Some(fault),
+        map_pages: Some(bindings::filemap_map_pages),
+        page_mkwrite: Some(page_mkwrite),
+        ..pin_init::zeroed()
+    });
+
+/// `mmap`: shared and private mappings, for reading, writing and execution.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+pub(super) unsafe extern "C" fn mmap_prepare(area: *mut vm_area_desc) -> c_int {
+    // SAFETY: Passes on what the kernel gave us.
+    let status = unsafe { bindings::generic_file_mmap_prepare(area) };
+    if status == 0 {
+        // SAFETY: The description is ours to fill in during the call.
+        unsafe { (*area).vm_ops = &raw const OPERATIONS.0 };
+    }
+    status
+}
+
+/// What is kept for the file of a fault, and the page that is wanted.
+///
+/// # Safety
+///
+/// `fault` is a fault in a mapping of one of our files, being handled.
+unsafe fn of_fault(fault: *const vm_fault) -> Option<(Arc<Inode>, u64)> {
+    // SAFETY: By this function's contract; the mapping keeps the file.
+    unsafe {
+        let kept = Inode::counted((*(*(*fault).__bindgen_anon_1.vma).vm_file).f_inode)?;
+        Some((kept, (*fault).__bindgen_anon_1.pgoff as u64))
+    }
+}
+
+/// Whether the page has bytes of the file, as far as known here.
+fn inside(kept: &Inode, page: u64) -> bool {
+    page.saturating_mul(PAGE_BYTES as u64) < kept.size()
+}
+
+/// `fault`: maps a page for reading.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+unsafe extern "C" fn fault(fault: *mut vm_fault) -> vm_fault_t {
+    // SAFETY: By this function's contract.
+    let Some((kept, page)) = (unsafe { of_fault(fault) }) else {
+        return SIGBUS;
+    };
+    // Another node may have made the file longer.
+    if !inside(&kept, page) && kept.refresh().is_err() {
+        return SIGBUS;
+    }
+    // SAFETY: Passes on what the kernel gave us.
+    unsafe { bindings::filemap_fault(fault) }
+}
+
+/// `page_mkwrite`: a store to a page that is mapped for reading. Returns with the folio locked, so that nobody takes it away before it is
+/// mapped for writing.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+unsafe extern "C" fn page_mkwrite(fault: *mut vm_fault) -> vm_fault_t {
+    // SAFETY: By this function's contract.
+    let Some((kept, page)) = (unsafe { of_fault(fault) }) else {
+        return SIGBUS;
+    };
+    // SAFETY: The mapping keeps the inode.
+    unsafe { bindings::vremote_fault_begin(kept.raw()) };
+    // SAFETY: The kernel holds a reference to the folio.
+    let mapped = NonNull::new(unsafe { bindings::vremote_fault_folio(fault) });
+    let result = own(&kept, page, mapped);
+    // SAFETY: As above.
+    unsafe { bindings::vremote_fault_end(kept.raw()) };
+    match result {
+        Ok(outcome) => outcome,
+        Err(error) if error == ENOMEM => OOM,
+        // A killed task, too: it would fault for ever otherwise.
+        Err(_) => SIGBUS,
+    }
+}
+
+/// Takes ownership of a page for a store through a mapping of its folio `mapped`, and marks it dirty.
+fn own(
+    kept: &Arc<Inode>,
+    page: u64,
+    mapped: Option<NonNull<bindings::folio>>,
+) -> Result<vm_fault_t> {
+    let claim = kept.claim(page)?;
+    let folio = kept.own(page, 0)?;
+    claim.linger();
+    if Some(folio.as_ptr()) != mapped.map(NonNull::as_ptr) || !inside(kept, page) {
+        // The page had been taken away meanwhile, or cut off: the next fault finds what is there now.
+        return Ok(NOPAGE);
+    }
+    folio.mark_dirty();
+    // The lock goes to the kernel, which has a reference of its own.
+    drop(folio.leave_locked());
+    Ok(LOCKED)
+}
