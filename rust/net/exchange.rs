@@ -203,6 +203,9 @@ fn waiting(peer: &Arc<Peer>, header: &Header) -> Option<Arc<dyn Exchange>> {
     };
     let Some((exchange, rtt)) = found else {
         peer.dropped(Reason::LateAnswer);
+        if header.offset == 0 {
+            peer.answered_twice();
+        }
         return None;
     };
     if let Some(rtt) = rtt {

@@ -441,6 +441,11 @@ impl Peer {
         self.link.lock().rtt.sample(rtt_us, false);
     }
 
+    /// An answer arrived that nobody waits for any more.
+    pub(super) fn answered_twice(&self) {
+        self.link.lock().rtt.answered_twice();
+    }
+
     /// Counts a datagram of the peer, or for it, that went nowhere.
     pub(super) fn dropped(&self, reason: Reason) {
         self.counters.drops.add(1);

@@ -50,16 +50,12 @@ impl Packet {
         let inside = at
             .checked_add(out.len())
             .is_some_and(|end| end <= self.0.bytes as usize);
+        if !inside {
+            return false;
+        }
+        let (to, bytes) = (out.as_mut_ptr().cast(), out.len() as c_int);
         // SAFETY: The packet is valid by the type's invariant, the range inside it, and `out` ours.
-        inside
-            && unsafe {
-                shim::skb_copy_bits(
-                    self.0.skb,
-                    at as c_int,
-                    out.as_mut_ptr().cast(),
-                    out.len() as c_int,
-                )
-            } == 0
+        unsafe { shim::skb_copy_bits(self.0.skb, at as c_int, to, bytes) == 0 }
     }
 
     /// Where each datagram begins, and how many bytes it has.

@@ -3,6 +3,8 @@
 //! Files of this node that other nodes use.
 
 mod export;
+mod grant;
+mod local;
 mod pages;
 mod serve;
 mod share;

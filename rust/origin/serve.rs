@@ -206,7 +206,7 @@ fn control(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8>) {
             _ => return,
         }
     }
-    let work = (|| {
+    let work = {
         let (peer, header) = (peer.clone(), *header);
         let payload = core::mem::take(payload);
         queue().try_spawn(GFP_NOWAIT, move || {
@@ -219,7 +219,7 @@ fn control(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8>) {
             }
             let _ = peer.send(&answer.header, &answer.payload[..answer.length]);
         })
-    })();
+    };
     if let (Err(_), Some(slot)) = (work, slot) {
         if let Some(replies) = REPLIES.lock()[usize::from(peer.slot)].as_mut() {
             replies.cache.cancel(slot);

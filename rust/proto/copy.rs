@@ -189,11 +189,12 @@ impl Copy {
         self.state == State::Shared
     }
 
-    /// The seq that a Get sent now carries in its header, 0 for none; `None` while a `Put` is in flight: wait for
-    /// its confirmation before asking.
+    /// The seq that a Get sent now carries in its header, 0 for none: a sharer that wants to write gives nothing up. `None`
+    /// while a `Put` is in flight: wait for its confirmation before asking.
     pub fn held(self) -> Option<u64> {
         match self.state {
             State::WritingBack { .. } => None,
+            State::Shared => Some(0),
             _ => Some(self.seq),
         }
     }

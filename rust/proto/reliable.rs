@@ -10,16 +10,33 @@ use super::wire::Header;
 
 /// Round-trip time of a peer and the retransmission time-out that follows from it (RFC 6298, section 2, with the
 /// bounds of [`super::limits`]).
+///
+/// A busy peer answers some requests much later than others. Those are sent again, and then they are left out of the
+/// measurement (Karn's rule), so that alone it would never learn of them. But their answers come twice: each second answer
+/// lengthens the time-out by a quarter, each measurement shortens what was added by [`DECAY`], so that in the long run about
+/// one request in thirty is sent again without need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RttEstimator {
     /// Smoothed round-trip time and its variation, microseconds; `None` before the first measurement.
     measured: Option<(u64, u64)>,
+    /// The least that the time-out is, learned from second answers; microseconds.
+    patience: u64,
 }
+
+/// See [`RttEstimator`].
+const DECAY: u64 = 128;
+
+/// Where [`RttEstimator`]'s patience ends, microseconds: a network that repeats datagrams by itself must not lengthen the
+/// time-out for ever.
+const MAX_PATIENCE_US: u64 = RTO_MAX_US / 10;
 
 impl RttEstimator {
     /// Nothing measured yet.
     pub const fn new() -> RttEstimator {
-        RttEstimator { measured: None }
+        RttEstimator {
+            measured: None,
+            patience: 0,
+        }
     }
 
     /// Takes the round trip of an exchange, in microseconds. One that was sent more than once says nothing (Karn's rule)
@@ -29,6 +46,7 @@ impl RttEstimator {
             return;
         }
         let rtt = rtt_us.min(RTO_MAX_US);
+        self.patience -= self.patience.div_ceil(DECAY);
         self.measured = Some(match self.measured {
             None => (rtt, rtt / 2),
             Some((srtt, rttvar)) => ((7 * srtt + rtt) / 8, (3 * rttvar + srtt.abs_diff(rtt)) / 4),
@@ -44,8 +62,16 @@ impl RttEstimator {
     pub fn rto_us(&self) -> u64 {
         match self.measured {
             None => RTO_INITIAL_US,
-            Some((srtt, rttvar)) => (srtt + 4 * rttvar).clamp(RTO_MIN_US, RTO_MAX_US),
+            Some((srtt, rttvar)) => (srtt + 4 * rttvar)
+                .max(self.patience)
+                .clamp(RTO_MIN_US, RTO_MAX_US),
         }
+    }
+
+    /// An answer came a second time: the request was sent again without need.
+    pub fn answered_twice(&mut self) {
+        let rto = self.rto_us();
+        self.patience = (rto + rto / 4).min(MAX_PATIENCE_US).max(self.patience);
     }
 }
 

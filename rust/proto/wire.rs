@@ -78,7 +78,8 @@ pub enum Kind {
     /// Wants to read `count` pages from `index`. `seq`: the grant given up by asking (0: none). `payload`, if any: a
     /// bitmap of the pages still missing (bit 0 of byte 0 is page `index`).
     GetShared = 32,
-    /// Wants to write; fields as `GetShared`. Flag `HAVE`: the sender's copy is valid, no data needed (`count` is 1).
+    /// Wants to write; fields as `GetShared`. Flag `HAVE`: the sender's copies are valid, no data needed
+    /// (`seq` is 0).
     GetModified = 33,
     /// Gives page `index`: `seq`, `size` of the file, flag `WRITE` for ownership, flag `DATA` if the page follows.
     /// `request` is that of the Get. A `status` other than 0 refuses the page.

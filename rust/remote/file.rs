@@ -23,6 +23,7 @@ use crate::net::{
     peer::Peer,
 };
 use crate::proto::{
+    copy::Copy,
     limits::{MAX_BATCH_PAGES, MAX_PAYLOAD, PAGE_BYTES},
     wire::{flags, Attributes, Header, Kind, OPEN_TO_RUN},
 };
@@ -458,7 +459,8 @@ unsafe fn write_locked(kept: &Arc<Inode>, iocb: *mut kiocb, from: *mut iov_iter)
     let from = unsafe { IovIterSource::from_raw(from) };
     // SAFETY: By this function's contract.
     if unsafe { bindings::vremote_kiocb_is_append(iocb) } {
-        return write_through(kept, from, None).map(|(end, bytes)| {
+        let all = from.len();
+        return write_through(kept, from, None, all).map(|(end, bytes)| {
             // SAFETY: By this function's contract.
             unsafe { (*iocb).ki_pos = end as loff_t };
             bytes
@@ -468,10 +470,16 @@ unsafe fn write_locked(kept: &Arc<Inode>, iocb: *mut kiocb, from: *mut iov_iter)
     while !from.is_empty() {
         // SAFETY: By this function's contract.
         let position = unsafe { (*iocb).ki_pos } as u64;
-        let step = if position.saturating_add(from.len() as u64) <= kept.size() {
+        let inside = position.saturating_add(from.len() as u64) <= kept.size();
+        let away = if inside {
+            bytes_away(kept, position, from.len())
+        } else {
+            from.len()
+        };
+        let step = if inside && away < MAX_PAYLOAD {
             write_cached(kept, from, position)
         } else {
-            write_through(kept, from, Some(position)).map(|(_, bytes)| bytes)
+            write_through(kept, from, Some(position), away).map(|(_, bytes)| bytes)
         };
         match step {
             // The file has become shorter meanwhile: look at its size again.
@@ -486,6 +494,21 @@ unsafe fn write_locked(kept: &Arc<Inode>, iocb: *mut kiocb, from: *mut iov_iter)
         }
     }
     Ok(written)
+}
+
+/// How many of the `bytes` from `position` on lie in whole pages of which nothing is here. To fetch a page only to write over all of
+/// it would be wasted, and so would be its way into the page cache.
+fn bytes_away(kept: &Inode, position: u64, bytes: usize) -> usize {
+    let page_bytes = PAGE_BYTES as u64;
+    if position % page_bytes != 0 {
+        return 0;
+    }
+    let first = position / page_bytes;
+    let whole = bytes as u64 / page_bytes;
+    let away = (first..first + whole)
+        .take_while(|page| kept.copy(*page) == Copy::INVALID)
+        .count();
+    away * PAGE_BYTES
 }
 
 /// Writes from `position` up to the end of its page in the page cache. The range is inside the file as far as known.
@@ -550,13 +573,14 @@ struct Chunk {
 }
 
 impl Chunk {
-    /// Takes the next bytes out of `from` and sends them.
+    /// Takes the next bytes out of `from`, at most `limit`, and sends them.
     fn start(
         kept: &Arc<Inode>,
         from: &mut IovIterSource<'_>,
+        limit: usize,
         position: Option<u64>,
     ) -> Result<Arc<Chunk>> {
-        let bytes = from.len().min(MAX_PAYLOAD);
+        let bytes = limit.min(MAX_PAYLOAD);
         let mut payload = KVVec::with_capacity(bytes, GFP_KERNEL)?;
         let taken = from
             .copy_from_iter_raw(&mut payload.spare_capacity_mut()[..bytes])
@@ -621,7 +645,7 @@ impl Exchange for Chunk {
     }
 }
 
-/// Writes by the origin's own write path: at `position`, or at the end of the file. Gives where the last byte went and how many were
+/// Writes `limit` bytes, of no fewer, by the origin's own write path: at `position`, or at the end of the file. Gives where the last byte went and how many were
 /// written; fewer than wanted if something failed after the first. No folio is locked here, so that the origin can invalidate the copies
 /// of this node as well.
 ///
@@ -631,6 +655,7 @@ fn write_through(
     kept: &Arc<Inode>,
     from: &mut IovIterSource<'_>,
     position: Option<u64>,
+    limit: usize,
 ) -> Result<(u64, usize)> {
     let window = if position.is_some() { WINDOW } else { 1 };
     let mut flight: KVec<Arc<Chunk>> = KVec::with_capacity(window, GFP_KERNEL)?;
@@ -638,10 +663,11 @@ fn write_through(
     let (mut end, mut written) = (0, 0);
     let mut failure = None;
     loop {
-        while failure.is_none() && flight.len() < window && !from.is_empty() {
+        while failure.is_none() && flight.len() < window && started < limit {
             match Chunk::start(
                 kept,
                 from,
+                limit - started,
                 position.map(|position| position + started as u64),
             ) {
                 Ok(chunk) => {

@@ -9,7 +9,8 @@
 //! | [`state`] | what is kept for an inode |
 //! | [`file`] | descriptors: open, read, write, fsync, close |
 //! | [`map`] | mappings of processes |
-//! | [`pages`] | pages: reading, ownership, invalidation, recall |
+//! | [`pages`] | pages: asking for them, getting them |
+//! | [`recall`] | giving pages up when the origin says so |
 //! | [`writeback`] | dirty pages on their way home |
 //! | [`resolve`] | opens with `O_REMOTE` by any path |
 //!
@@ -21,6 +22,7 @@ pub(crate) mod fs;
 pub(crate) mod inode;
 mod map;
 pub(crate) mod pages;
+mod recall;
 pub(crate) mod resolve;
 pub(crate) mod state;
 pub(crate) mod writeback;
@@ -57,7 +59,7 @@ pub(crate) fn receive(peer: &Arc<Peer>, header: &Header, _payload: &[u8]) {
     match state::by_file(peer.slot, header.file) {
         Some(inode) => inode.receive(header),
         // Nothing is kept for this file, so no copy of the page is here.
-        None => pages::acknowledge(peer, header),
+        None => recall::acknowledge(peer, header),
     }
 }
 

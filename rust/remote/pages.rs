@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pages: asking for them, getting them, and giving them up when the origin says so. The decisions are `proto/copy.rs`'s; this file
-//! brings them together with folios.
+//! Pages: asking for them and getting them. The decisions are `proto/copy.rs`'s; this file brings them together with folios.
 //!
 //! # A Get in flight
 //!
@@ -11,11 +10,6 @@
 //!
 //! The owner of a page in flight is the [`Request`] in [`super::state::State::gets`]: who takes a [`Slot`] out of it, under the state's
 //! lock, is the one who ends it.
-//!
-//! # Progress
-//!
-//! Two nodes that write to one page take it from each other. A writer notes a *claim* before it asks; a recall of a page with a claim
-//! waits until the writer has written, but not longer than [`CLAIM_US`].
 
 use kernel::{
     bindings::{address_space, file, folio, readahead_control},
@@ -26,10 +20,7 @@ use kernel::{
 
 use core::ptr::NonNull;
 
-use super::{
-    state::{Inode, State},
-    writeback::Put,
-};
+use super::state::{Inode, State};
 use crate::bindings;
 use crate::folio::{Folio, Locked};
 use crate::net::{
@@ -39,28 +30,14 @@ use crate::net::{
     udp::Fragment,
 };
 use crate::proto::{
-    copy::{
-        Copy, GrantVerdict, InvalidateVerdict, Pending, RecallVerdict, State as CopyState, Want,
-    },
+    copy::{Copy, GrantVerdict, Pending, Want},
     limits::MAX_BATCH_PAGES,
     reliable::PageAssembly,
     wire::{flags, Header, Kind},
 };
 
-/// Longest time that a recall waits for a local writer which has just been given the page.
-const CLAIM_US: u64 = 10_000;
-
-/// How long a page stays after a process was given it for a store through a mapping.
-const LINGER_US: u64 = 1_000;
-
 /// How long after a Get without any answer the next one is not even tried by a reader.
 const SILENCE_US: u64 = 500_000;
-
-/// Upgrades that are asked for ahead of a writer.
-const UPGRADES: usize = 31;
-
-/// How often a message that meets a folio in transition looks again before it is left to the next time.
-const ATTEMPTS: usize = 16;
 
 /// What a page in flight does to its folio.
 pub(super) enum Hold {
@@ -145,7 +122,7 @@ impl Request {
 
 impl State {
     /// The request in flight for a page.
-    fn pending_mut(&mut self, page: u64) -> Option<&mut Pending> {
+    pub(super) fn pending_mut(&mut self, page: u64) -> Option<&mut Pending> {
         self.gets.iter_mut().find_map(|request| {
             let slot = request.slot_mut(page)?.as_mut()?;
             if slot.again {
@@ -232,28 +209,6 @@ impl Exchange for Get {
     }
 }
 
-/// What became of an `Invalidate` or a `Recall`.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// It was done, or is as good as lost on the network: it comes again.
-    Done,
-    /// It has to wait: the work item has to see to it.
-    Later,
-}
-
-/// Answers an `Invalidate` or a `Recall`: nothing is held any more.
-pub(super) fn acknowledge(peer: &Arc<Peer>, message: &Header) {
-    let header = Header {
-        request: message.request,
-        file: message.file,
-        index: message.index,
-        seq: message.seq,
-        ..Header::new(Kind::Ack)
-    };
-    // If it is lost, the message comes again.
-    let _ = peer.send(&header, &[]);
-}
-
 impl Inode {
     /// Asks for as many of `folios` as one request can: pages in a row, each locked, in this mapping and not uptodate. Takes those that it
     /// asked for out of the front, and says how many; 0: the first one cannot be asked for now, wait for a change. May sleep for memory.
@@ -336,44 +291,49 @@ impl Inode {
         Ok(count)
     }
 
-    /// Asks for ownership of a page that is readable here. `false`: it is not, or it is in flight; look again. May sleep for memory.
+    /// Asks for ownership of a page that is readable here, and of up to `more` behind it that are, too: one request for all of them.
+    /// `false`: the first one is not, or it is in flight; look again. May sleep for memory.
     ///
     /// # Errors
     ///
     /// As [`Inode::ask`].
-    pub(super) fn upgrade(self: &Arc<Inode>, page: u64) -> Result<bool> {
-        // SAFETY: The caller keeps the inode.
-        let Some(folio) = (unsafe { Folio::find(self.mapping(), page) }) else {
-            return Ok(false);
-        };
-        let mut slots = KVec::with_capacity(1, GFP_KERNEL)?;
+    fn upgrade(self: &Arc<Inode>, first: u64, more: usize) -> Result<bool> {
+        let limit = more.min(MAX_BATCH_PAGES - 1) + 1;
+        let mut slots = KVec::with_capacity(limit, GFP_KERNEL)?;
         let header = {
             let mut state = self.state.lock();
             // Under the lock: the ids of a page's requests must rise in the order of its state.
             let id = exchange::next_request();
-            let copy = self.copy(page);
             let file = state.usable()?;
-            if !copy.have() || !folio.uptodate() || state.in_flight(page) {
+            for page in first..first + limit as u64 {
+                // SAFETY: The caller keeps the inode.
+                let folio = unsafe { Folio::find(self.mapping(), page) };
+                let readable = folio.filter(|folio| self.copy(page).have() && folio.uptodate());
+                let Some(folio) = readable.filter(|_| !state.in_flight(page)) else {
+                    break;
+                };
+                let slot = Slot::new(Pending::new(id, Want::Write), Hold::Upgrade(folio));
+                slots.push_within_capacity(Some(slot)).map_err(|_| ENOMEM)?;
+            }
+            let count = slots.len();
+            if count == 0 {
                 return Ok(false);
             }
-            let slot = Slot::new(Pending::new(id, Want::Write), Hold::Upgrade(folio));
-            slots.push_within_capacity(Some(slot)).map_err(|_| ENOMEM)?;
             state.gets.push(
                 Request {
                     id,
-                    first: page,
+                    first,
                     want: Want::Write,
                     slots,
-                    left: 1,
+                    left: count,
                 },
                 GFP_ATOMIC,
             )?;
             Header {
                 request: id,
                 file,
-                index: page,
-                count: 1,
-                seq: copy.seq,
+                index: first,
+                count: count as u32,
                 flags: flags::HAVE,
                 ..Header::new(Kind::GetModified)
             }
@@ -566,192 +526,6 @@ impl Inode {
         }
     }
 
-    /// An `Invalidate` or a `Recall` arrived. Receive thread.
-    pub(super) fn receive(self: &Arc<Inode>, header: &Header) {
-        // While the inode is evicted nobody can say what is held: the message comes again.
-        let Some(_entered) = self.enter() else {
-            return;
-        };
-        if self.do_message(header, false) == Outcome::Later {
-            self.leave(header);
-        }
-    }
-
-    /// Does what an `Invalidate` or a `Recall` asks for. Without `blocking` nothing is waited for. The inode is entered.
-    pub(super) fn do_message(self: &Arc<Inode>, header: &Header, blocking: bool) -> Outcome {
-        let page = header.index;
-        let mut patience = blocking;
-        for _ in 0..ATTEMPTS {
-            let claimed = {
-                let mut state = self.state.lock();
-                let mut copy = self.copy(page);
-                match copy.state {
-                    CopyState::Invalid | CopyState::WritingBack { keep: false } => {
-                        let pending = state.pending_mut(page);
-                        let acknowledged = match header.kind {
-                            Kind::Recall => {
-                                copy.recall(pending, header.seq, header.has(flags::KEEP), false)
-                                    == RecallVerdict::Ack
-                            }
-                            _ => copy.invalidate(pending, header.seq) == InvalidateVerdict::Ack,
-                        };
-                        drop(state);
-                        if acknowledged {
-                            acknowledge(&self.peer, header);
-                        }
-                        return Outcome::Done;
-                    }
-                    // The `Put` in flight answers it.
-                    CopyState::WritingBack { keep: true } if header.kind == Kind::Recall => {
-                        return Outcome::Done
-                    }
-                    // The folio is under writeback: as if the message had taken until the `Put` is confirmed.
-                    CopyState::WritingBack { keep: true } => return Outcome::Later,
-                    CopyState::Shared => false,
-                    CopyState::Modified => state.claimed(page, net::now_us()) != 0,
-                }
-            };
-            if claimed && !blocking {
-                return Outcome::Later;
-            }
-            if claimed && patience {
-                self.wait_for_claim(page);
-                patience = false;
-                continue;
-            }
-            // SAFETY: The inode is entered.
-            let folio = unsafe { Folio::find(self.mapping(), page) };
-            let Some(folio) = folio else {
-                if let Some(outcome) = self.do_without_folio(header) {
-                    return outcome;
-                }
-                continue;
-            };
-            let folio = match folio.trylock() {
-                Ok(folio) => folio,
-                Err(_) if !blocking => return Outcome::Later,
-                // Somebody copies in or out of it: soon done.
-                Err(folio) if folio.uptodate() => folio.lock(),
-                // Somebody is about to ask for it again, because it had left memory: then the state changes in a moment. Its lock is not
-                // to be waited for, because it is let go only after the grant.
-                Err(_) => {
-                    let _ = self.changes.wait(self.changes.seen(), 1000, false);
-                    continue;
-                }
-            };
-            if !folio.is_in(self.mapping()) {
-                continue;
-            }
-            return self.do_with_folio(header, folio, blocking);
-        }
-        Outcome::Done
-    }
-
-    /// [`Inode::do_message`] for a copy that left memory, so that nothing is to be dropped. `None`: look again.
-    fn do_without_folio(&self, header: &Header) -> Option<Outcome> {
-        let page = header.index;
-        {
-            let mut state = self.state.lock();
-            let mut copy = self.copy(page);
-            // SAFETY: The inode is entered. Under the state's lock nobody who adds a folio can go on to ask for it.
-            let found = unsafe { Folio::find(self.mapping(), page) }.is_some();
-            if found || !matches!(copy.state, CopyState::Shared | CopyState::Modified) {
-                return None;
-            }
-            let pending = state.pending_mut(page);
-            match header.kind {
-                Kind::Recall => {
-                    copy.recall(pending, header.seq, header.has(flags::KEEP), false);
-                }
-                _ => {
-                    copy.invalidate(pending, header.seq);
-                }
-            }
-            self.set_copy(&state, page, copy);
-        }
-        acknowledge(&self.peer, header);
-        self.changes.happen();
-        Some(Outcome::Done)
-    }
-
-    /// [`Inode::do_message`] for a copy in memory, whose folio is locked.
-    fn do_with_folio(self: &Arc<Inode>, header: &Header, folio: Locked, blocking: bool) -> Outcome {
-        let page = header.index;
-        // Unmapping waits for locks of processes.
-        if folio.mapped() && !blocking {
-            return Outcome::Later;
-        }
-        // What a device is about to write would be lost: the message comes again.
-        if folio.pinned() {
-            return Outcome::Done;
-        }
-        // A folio that is not uptodate is what is left of a failed read: nothing was written to it.
-        let dirty = folio.uptodate() && folio.dirty();
-        let put = if header.kind == Kind::Recall && dirty {
-            // Without memory the message comes again, when there may be some.
-            let Ok(put) = Put::new(self, &folio, header.has(flags::KEEP)) else {
-                return Outcome::Done;
-            };
-            Some(put)
-        } else {
-            None
-        };
-        let mut state = self.state.lock();
-        let mut copy = self.copy(page);
-        if matches!(
-            copy.state,
-            CopyState::Invalid | CopyState::WritingBack { .. }
-        ) || state.file == 0
-        {
-            return Outcome::Later;
-        }
-        if put.is_some() && state.puts.reserve(1, GFP_ATOMIC).is_err() {
-            return Outcome::Done;
-        }
-        let drop_it = match header.kind {
-            Kind::Recall => {
-                let pending = state.pending_mut(page);
-                match copy.recall(pending, header.seq, header.has(flags::KEEP), dirty) {
-                    RecallVerdict::Ack => false,
-                    RecallVerdict::Drop => true,
-                    RecallVerdict::InFlight => return Outcome::Done,
-                    RecallVerdict::WriteBack { .. } => {
-                        self.set_copy(&state, page, copy);
-                        if let Some(put) = put {
-                            put.go(state, folio);
-                        }
-                        return Outcome::Done;
-                    }
-                }
-            }
-            _ => copy.invalidate(state.pending_mut(page), header.seq) == InvalidateVerdict::Drop,
-        };
-        self.set_copy(&state, page, copy);
-        drop(state);
-        if drop_it {
-            folio.remove(self.mapping());
-        }
-        drop(folio);
-        acknowledge(&self.peer, header);
-        self.changes.happen();
-        Outcome::Done
-    }
-
-    /// Waits until the page is not claimed, for at most [`CLAIM_US`].
-    fn wait_for_claim(&self, page: u64) {
-        let end = net::now_us() + CLAIM_US;
-        loop {
-            let seen = self.changes.seen();
-            let now = net::now_us();
-            let until = self.state.lock().claimed(page, now);
-            let left = until.min(end).saturating_sub(now);
-            if left == 0 {
-                return;
-            }
-            let _ = self.changes.wait(seen, left, false);
-        }
-    }
-
     /// Makes the page ready to be written: its folio, locked and uptodate, with ownership. `more`: pages behind it that will be written
     /// as well, to be asked for along with it. The caller has claimed the page. Sleeps.
     ///
@@ -787,28 +561,13 @@ impl Inode {
                 self.ask_for_run(folio, more)?
             } else {
                 drop(folio);
-                copy.have() && self.upgrade_run(page, more)?
+                copy.have() && self.upgrade(page, more)?
             };
             if !asked {
                 // On its way home, or about to be dropped.
                 self.changes.wait(seen, net::timeout_us(), true)?;
             }
         }
-    }
-
-    /// Asks for ownership of a readable page, and of those behind it that are readable, too, and will be written next: one round trip for
-    /// all of them. `false`: not now.
-    fn upgrade_run(self: &Arc<Inode>, first: u64, more: usize) -> Result<bool> {
-        if !self.upgrade(first)? {
-            return Ok(false);
-        }
-        for page in first + 1..=first + more.min(UPGRADES) as u64 {
-            // If it cannot be asked for now, it will be when it is written.
-            if !self.copy(page).have() || !self.upgrade(page).unwrap_or(false) {
-                break;
-            }
-        }
-        Ok(true)
     }
 
     /// Waits until no request for the page is in flight. Sleeps; `EINTR`: killed.
@@ -847,67 +606,6 @@ impl Inode {
             folio.remove(self.mapping());
         }
         Ok(asked? > 0)
-    }
-
-    /// Notes that this task is going to write the page as soon as it owns it; the claim ends with the value returned.
-    pub(super) fn claim(&self, page: u64) -> Result<Claim<'_>> {
-        let now = net::now_us();
-        let mut state = self.state.lock();
-        state.claims.retain(|claimed| claimed.until > now);
-        state
-            .claims
-            .push(Claimed { page, until: NEVER }, GFP_ATOMIC)?;
-        Ok(Claim { inode: self, page })
-    }
-}
-
-/// One note of a claim.
-pub(super) struct Claimed {
-    page: u64,
-    /// When it ends by itself (microseconds); [`NEVER`]: by its [`Claim`].
-    until: u64,
-}
-
-const NEVER: u64 = u64::MAX;
-
-impl State {
-    /// Until when the page is claimed; 0 if it is not.
-    fn claimed(&self, page: u64, now: u64) -> u64 {
-        let of_page = self.claims.iter().filter(|claimed| claimed.page == page);
-        of_page
-            .map(|claimed| claimed.until)
-            .filter(|until| *until > now)
-            .max()
-            .unwrap_or(0)
-    }
-}
-
-/// A writer's claim on a page: see *Progress* at the top.
-pub(super) struct Claim<'a> {
-    inode: &'a Inode,
-    page: u64,
-}
-
-impl Claim<'_> {
-    /// Keeps the page for [`LINGER_US`]: a store that faulted is repeated only after the fault.
-    pub(super) fn linger(self) {
-        self.end(net::now_us() + LINGER_US);
-        core::mem::forget(self);
-    }
-
-    fn end(&self, until: u64) {
-        let mut state = self.inode.state.lock();
-        let own = |claimed: &Claimed| claimed.page == self.page && claimed.until == NEVER;
-        if let Some(position) = state.claims.iter().position(own) {
-            state.claims[position].until = until;
-        }
-    }
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        self.end(0);
-        self.inode.changes.happen();
     }
 }
 

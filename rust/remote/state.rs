@@ -31,7 +31,8 @@ use kernel::{
 };
 
 use super::{
-    pages::{Claimed, Outcome, Request},
+    pages::Request,
+    recall::{Claimed, Outcome},
     writeback::Put,
 };
 use crate::bindings;

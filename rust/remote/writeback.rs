@@ -36,7 +36,7 @@ use crate::proto::{
 };
 
 /// `Put`s of one file that may be in flight before writeback waits.
-const MAX_PUTS: usize = 32;
+const MAX_PUTS: usize = 128;
 
 /// A page on its way home.
 pub(super) struct Put {

@@ -249,12 +249,18 @@ struct folio *vremote_origin_read_folio(struct file *file, unsigned long index)
 	return read_mapping_folio(file->f_mapping, index, file);
 }
 
-/* DEFINE_READAHEAD is a macro. Starts reading count pages; does not wait. */
+/*
+ * DEFINE_READAHEAD is a macro. Starts reading count pages; does not wait, not even for a truncation, which may wait for the caller:
+ * then each page is read when it is wanted.
+ */
 void vremote_origin_readahead(struct file *file, unsigned long index, unsigned int count)
 {
 	DEFINE_READAHEAD(ractl, file, &file->f_ra, file->f_mapping, index);
 
+	if (!filemap_invalidate_trylock_shared(file->f_mapping))
+		return;
 	page_cache_ra_unbounded(&ractl, count, 0);
+	filemap_invalidate_unlock_shared(file->f_mapping);
 }
 
 /*

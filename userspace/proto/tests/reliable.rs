@@ -35,6 +35,33 @@ fn a_retransmitted_exchange_is_no_measurement() {
 }
 
 #[test]
+fn second_answers_lengthen_the_time_out_and_measurements_shorten_it() {
+    let mut rtt = RttEstimator::new();
+    rtt.sample(1_000, false);
+    let before = rtt.rto_us();
+    for times in 1..=3 {
+        rtt.answered_twice();
+        assert_eq!(rtt.rto_us(), before * 5_u64.pow(times) / 4_u64.pow(times));
+    }
+    for _ in 0..1000 {
+        rtt.answered_twice();
+    }
+    assert_eq!(rtt.rto_us(), 100_000);
+    let mut samples = 0;
+    while rtt.rto_us() > RTO_MIN_US {
+        rtt.sample(1_000, false);
+        samples += 1;
+    }
+    assert!((200..400).contains(&samples), "{samples}");
+    // A network that repeats one datagram in a hundred does not lengthen it in the long run.
+    for _ in 0..100 {
+        rtt.answered_twice();
+        (0..100).for_each(|_| rtt.sample(1_000, false));
+    }
+    assert!(rtt.rto_us() < 2 * RTO_MIN_US, "{}", rtt.rto_us());
+}
+
+#[test]
 fn retransmission_backs_off_and_gives_up() {
     let mut retry = Retry::new(1_000, 50_000, Some(500_000));
     assert_eq!(retry.on_tick(1_000), Tick::Wait(51_000));

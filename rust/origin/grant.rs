@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pages between the page cache and the network: granting them to remotes, installing what comes home.
+//!
+//! A page's last version at home is in its folio, on disk, or in the *stash*: bytes that were dirty when ownership was
+//! granted away. If the owner comes back without bytes, the stash is installed before anything else looks at the page.
+
+use kernel::{
+    prelude::*,
+    rbtree::RBTreeNode,
+    sync::{atomic::ordering::Full, barrier::smp_mb, Arc},
+};
+
+use super::{
+    pages::{Context, Outbox, Todo},
+    share::{Bytes, Share},
+};
+use crate::bindings;
+use crate::folio::{Folio, Locked};
+use crate::net::batch::Payload;
+use crate::proto::{
+    directory::{self, Action, Event},
+    limits::PAGE_BYTES,
+    nodes::Node,
+    wire::{flags, Header, Kind},
+};
+
+/// How often a grant looks again for a folio that vanishes under it.
+const GRANT_TRIES: usize = 100;
+
+/// What a grant came to.
+pub(super) enum Granting {
+    Done,
+    /// It would have to sleep.
+    Later,
+    Failed(u16),
+}
+
+/// A grant that is being made.
+pub(super) struct Grant {
+    pub(super) node: Node,
+    pub(super) request: u64,
+    pub(super) seq: u64,
+    pub(super) write: bool,
+    pub(super) data: bool,
+}
+
+/// Where the last version of a page may lie besides page cache and disk.
+enum Stashed {
+    No,
+    /// The remote that was granted the page is still its owner. A copy of the bytes, if there was memory for it.
+    Owned(Option<Bytes>),
+    /// The owner is gone without having written.
+    Orphan,
+}
+
+const ENODATA: i32 = bindings::ENODATA as i32;
+const ENOMEM_STATUS: u16 = bindings::ENOMEM as u16;
+const EIO_STATUS: u16 = bindings::EIO as u16;
+const EBUSY_STATUS: u16 = bindings::EBUSY as u16;
+
+/// What the stash keeps of a page that is granted away dirty. May sleep for memory.
+fn stash_of(index: u64, folio: &Locked) -> Result<RBTreeNode<u64, Bytes>> {
+    let mut copy = KVVec::zeroed(PAGE_BYTES, GFP_KERNEL)?;
+    folio.copy_out(0, &mut copy);
+    RBTreeNode::new(index, copy, GFP_KERNEL)
+}
+
+fn copy_of(bytes: &[u8]) -> Option<Bytes> {
+    let mut copy = KVVec::with_capacity(bytes.len(), GFP_NOWAIT).ok()?;
+    copy.extend_from_slice(bytes, GFP_NOWAIT).ok()?;
+    Some(copy)
+}
+
+impl Share {
+    /// Starts reading the pages that are about to be granted, so that the disk sees one request and not one a page.
+    pub(super) fn read_ahead(&self, batch: &[Option<(u64, Action)>]) {
+        let size = self.size();
+        let mut run: Option<(u64, u32)> = None;
+        let start = |run: Option<(u64, u32)>| {
+            if let Some((first, count)) = run.filter(|(_, count)| *count > 1) {
+                // SAFETY: The file is open; we may sleep.
+                unsafe {
+                    bindings::vremote_origin_readahead(self.file.as_ptr(), first as usize, count)
+                };
+            }
+        };
+        for (index, action) in batch.iter().flatten() {
+            let reads = matches!(action, Action::Grant { data: true, .. })
+                && index * (PAGE_BYTES as u64) < size;
+            // SAFETY: The mapping lives as long as the file.
+            if !reads || unsafe { Folio::find(self.mapping, *index) }.is_some() {
+                continue;
+            }
+            run = match run {
+                Some((first, count)) if first + u64::from(count) == *index => {
+                    Some((first, count + 1))
+                }
+                other => {
+                    start(other);
+                    Some((*index, 1))
+                }
+            };
+        }
+        start(run);
+    }
+
+    /// Puts the bytes of a `Put` into the page cache.
+    pub(super) fn install(self: &Arc<Self>, index: u64, todo: &mut Todo) {
+        let incoming = {
+            let mut state = self.state.lock();
+            state.active.get_mut(&index).and_then(|active| {
+                active.worker = super::task();
+                active.incoming.take()
+            })
+        };
+        let status = match &incoming {
+            // SAFETY: The file is open and the bytes are ours; we hold no lock.
+            Some(bytes) => unsafe {
+                bindings::vremote_origin_install(
+                    self.file.as_ptr(),
+                    index as usize,
+                    bytes.as_ptr().cast(),
+                    bytes.len(),
+                )
+            },
+            None => 0,
+        };
+        if status != 0 {
+            if crate::net::may_log() {
+                pr_err!(
+                    "file {}: page {} did not go into the page cache: error {}\n",
+                    self.id,
+                    index,
+                    status
+                );
+            }
+        } else {
+            drop(self.state.lock().stash.remove_node(&index));
+        }
+        self.step(index, Event::Installed { ok: status == 0 }, None, todo);
+    }
+
+    /// Gives the page to a remote: copies it, removes it if it is to be written there, records the holder, sends.
+    pub(super) fn grant(
+        self: &Arc<Self>,
+        index: u64,
+        grant: &Grant,
+        context: Context,
+        todo: &mut Todo,
+        out: &mut Outbox,
+    ) -> Granting {
+        let size = self.size();
+        let Some(rest) = size
+            .checked_sub(index * PAGE_BYTES as u64)
+            .filter(|rest| *rest > 0)
+        else {
+            return Granting::Failed(ENODATA as u16);
+        };
+        if context == Context::Grants {
+            if let Some(active) = self.state.lock().active.get_mut(&index) {
+                active.worker = super::task();
+            }
+        }
+        let length = if grant.data {
+            rest.min(PAGE_BYTES as u64) as usize
+        } else {
+            0
+        };
+
+        // The stash is newer than disk and page cache. With an owner recorded, this is a grant repeated to it.
+        let stashed = {
+            let state = self.state.lock();
+            let owned = state
+                .pages
+                .get(&index)
+                .is_some_and(|page| page.owner.is_some());
+            match state.stash.get(&index) {
+                Some(stash) if owned => Stashed::Owned(copy_of(stash)),
+                Some(_) => Stashed::Orphan,
+                None => Stashed::No,
+            }
+        };
+        match stashed {
+            Stashed::Owned(None) => return Granting::Failed(ENOMEM_STATUS),
+            Stashed::Owned(Some(bytes)) => {
+                self.commit(index, None, todo);
+                let bytes = Payload::Bytes(&bytes[..length.min(bytes.len())]);
+                self.send_grant(index, grant, bytes, todo, out);
+                return Granting::Done;
+            }
+            Stashed::Orphan if context != Context::Grants => return Granting::Later,
+            Stashed::Orphan => {
+                if self.restore(index).is_err() {
+                    return Granting::Failed(EIO_STATUS);
+                }
+            }
+            Stashed::No => {}
+        }
+
+        // The page is marked as being granted; only now look for a folio. Pairs with the barrier in `at_home`.
+        smp_mb(Full);
+        for _ in 0..GRANT_TRIES {
+            // SAFETY: The mapping lives as long as the file.
+            let found = unsafe { Folio::find(self.mapping, index) };
+            let folio = match found {
+                Some(folio) => folio,
+                None if !grant.data => {
+                    self.commit(index, None, todo);
+                    self.send_grant(index, grant, Payload::Bytes(&[]), todo, out);
+                    return Granting::Done;
+                }
+                None if context != Context::Grants => return Granting::Later,
+                None => match self.read(index) {
+                    Ok(folio) => folio,
+                    Err(error) => return Granting::Failed(error.to_errno().unsigned_abs() as u16),
+                },
+            };
+            let folio = match (context, folio.trylock()) {
+                (_, Ok(locked)) => locked,
+                (Context::Grants, Err(folio)) => folio.lock(),
+                (_, Err(_)) => return Granting::Later,
+            };
+            if !folio.is_in(self.mapping) {
+                continue;
+            }
+            if grant.data && !folio.uptodate() {
+                if context != Context::Grants {
+                    return Granting::Later;
+                }
+                drop(folio);
+                match self.read(index) {
+                    Ok(_) => continue,
+                    Err(error) => return Granting::Failed(error.to_errno().unsigned_abs() as u16),
+                }
+            }
+            let mapped = folio.mapped();
+            if context != Context::Grants && (mapped || grant.write) {
+                return Granting::Later;
+            }
+            if grant.write && folio.pinned() {
+                return Granting::Failed(EBUSY_STATUS);
+            }
+            if grant.write && folio.under_writeback() {
+                folio.wait_writeback();
+            }
+            if mapped {
+                // Stores through a mapping stop here: the next one faults, and comes to the hooks.
+                // SAFETY: The mapping is alive; we may sleep; the folio lock keeps the page from being mapped again.
+                unsafe { bindings::unmap_mapping_pages(self.mapping, index as usize, 1, false) };
+            }
+            if !self.still_granting(index, grant) {
+                return Granting::Failed(EIO_STATUS);
+            }
+            let mut stash = None;
+            if grant.write {
+                if folio.dirty() && folio.uptodate() {
+                    // Without memory the grant fails, and is asked for again.
+                    let Ok(node) = stash_of(index, &folio) else {
+                        return Granting::Failed(ENOMEM_STATUS);
+                    };
+                    stash = Some(node);
+                }
+                folio.remove(self.mapping);
+            }
+            self.commit(index, stash, todo);
+            // Copied when the batch leaves. Who writes to this page here before that has had it invalidated, which kills the grant;
+            // and once ownership went with it nobody has it but us.
+            let bytes = Payload::Page(Folio::clone(&folio), length);
+            drop(folio);
+            self.send_grant(index, grant, bytes, todo, out);
+            return Granting::Done;
+        }
+        Granting::Failed(EBUSY_STATUS)
+    }
+
+    /// Whether the requester still is the one that the page's transaction serves.
+    fn still_granting(&self, index: u64, grant: &Grant) -> bool {
+        let state = self.state.lock();
+        state
+            .active
+            .get(&index)
+            .and_then(|active| directory::granting(&active.tx))
+            == Some((grant.node, grant.request))
+    }
+
+    /// Records the new holder. The folio, if any, is locked. Should the requester have vanished in this moment, the
+    /// stash stays behind without an owner, and whoever comes next restores it.
+    fn commit(&self, index: u64, stash: Option<RBTreeNode<u64, Bytes>>, todo: &mut Todo) {
+        if let Some(stash) = stash {
+            drop(self.state.lock().stash.insert(stash));
+        }
+        self.step(index, Event::Granted, None, todo);
+    }
+
+    /// Sends a grant. `todo` are the actions that follow from it: a recall among them must not overtake it, or it would kill it.
+    fn send_grant(
+        &self,
+        index: u64,
+        grant: &Grant,
+        bytes: Payload<'_>,
+        todo: &Todo,
+        out: &mut Outbox,
+    ) {
+        let header = Header {
+            request: grant.request,
+            file: self.id,
+            index,
+            seq: grant.seq,
+            size: self.size(),
+            flags: if grant.write { flags::WRITE } else { 0 }
+                | if grant.data { flags::DATA } else { 0 },
+            ..Header::new(Kind::Grant)
+        };
+        out.send(grant.node, &header, bytes);
+        if !todo.is_empty() {
+            out.flush();
+        }
+    }
+
+    /// Reads a page of the file into the page cache.
+    fn read(&self, index: u64) -> Result<Folio> {
+        // SAFETY: The file is open; we may sleep.
+        let folio =
+            unsafe { bindings::vremote_origin_read_folio(self.file.as_ptr(), index as usize) };
+        let folio = kernel::error::from_err_ptr(folio)?;
+        let folio = core::ptr::NonNull::new(folio).ok_or(EIO)?;
+        // SAFETY: The reference that the call returned keeps the folio alive until we have our own, and is dropped then.
+        unsafe {
+            let own = Folio::get(folio);
+            bindings::vremote_folio_put(folio.as_ptr());
+            Ok(own)
+        }
+    }
+
+    /// Puts the stash of a page that has no owner any more back into the page cache, if there is one. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, or what the file system said; the stash then stays.
+    pub(super) fn restore(&self, index: u64) -> Result {
+        let _one = self.restoring.lock();
+        let bytes = {
+            let mut state = self.state.lock();
+            if !state.is_orphan(index) {
+                return Ok(());
+            }
+            state.restorer = super::task();
+            state.stash.get(&index).and_then(|stash| copy_of(stash))
+        };
+        // SAFETY: The file is open and the bytes are ours; we hold no spinlock and no folio lock.
+        let status = bytes.map_or(-(bindings::ENOMEM as i32), |bytes| unsafe {
+            bindings::vremote_origin_install(
+                self.file.as_ptr(),
+                index as usize,
+                bytes.as_ptr().cast(),
+                bytes.len(),
+            )
+        });
+        let old = {
+            let mut state = self.state.lock();
+            state.restorer = 0;
+            (status == 0).then(|| state.stash.remove_node(&index))
+        };
+        drop(old);
+        kernel::error::to_result(status)
+    }
+}

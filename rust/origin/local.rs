@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What this node itself does with its shared files: asks for pages that remotes hold, and waits for them. The hooks of the kernel end
+//! here.
+
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::ordering::{Full, Relaxed},
+        barrier::smp_mb,
+        Arc,
+    },
+};
+
+use super::{
+    pages::{Context, Outbox},
+    share::{Share, State, Ticket, Waiter},
+};
+use crate::proto::directory::{self, Event, Phase, Requester, Want};
+
+/// Pages that a local task asks for at a time.
+const ASKS: usize = 64;
+
+/// Passes over a frozen range: the first one outlasts what was queued before the freeze, the second takes it.
+const FREEZE_PASSES: usize = 2;
+
+/// A page that a local task has asked for: its index, and what to wait on.
+struct Asked {
+    index: u64,
+    ticket: (u64, Arc<Waiter>),
+}
+
+impl Share {
+    /// Whether the caller may read page `index` from disk or page cache (`Want::Read`), or change it (`Want::Write`). With
+    /// the folio lock held the answer stays true until it is released.
+    pub(crate) fn at_home(&self, index: u64, want: Want) -> bool {
+        // After the caller inserted its folio: pairs with the barrier in `grant`.
+        smp_mb(Full);
+        self.state.lock().at_home(index, want, super::task())
+    }
+
+    /// [`Share::at_home`], asked under the folio lock by a task that goes on if so. If the page was kept for local tasks until one
+    /// has looked, that one has.
+    pub(crate) fn look(self: &Arc<Self>, index: u64, want: Want) -> bool {
+        let at_home = self.at_home(index, want);
+        if at_home {
+            self.taken(index);
+        }
+        at_home
+    }
+
+    /// A local task that was woken has the page, or does not want it any more.
+    fn taken(self: &Arc<Self>, index: u64) {
+        let turn = {
+            let state = self.state.lock();
+            let active = state.active.get(&index);
+            active
+                .is_some_and(|active| active.tx.as_ref().is_some_and(|tx| tx.phase == Phase::Turn))
+        };
+        if turn {
+            self.drive(
+                index,
+                Event::Taken,
+                None,
+                Context::Receive,
+                &mut Outbox::default(),
+            );
+        }
+    }
+
+    /// Makes the page readable or writable here, waiting for other nodes if it must.
+    ///
+    /// # Errors
+    ///
+    /// `ETIMEDOUT` if a holder does not answer in time, `EINTR` if the task was killed, `ENOMEM`, `EIO`.
+    pub(crate) fn acquire(self: &Arc<Self>, index: u64, want: Want) -> Result {
+        loop {
+            if self.at_home(index, want) {
+                return Ok(());
+            }
+            if self.state.lock().is_orphan(index) {
+                self.restore(index)?;
+                continue;
+            }
+            let ticket = self.ask(index, want, &mut Outbox::default())?;
+            self.wait(ticket)?;
+            if want == Want::Read {
+                // What came home is in the page cache: nobody looks under the folio lock any more.
+                self.taken(index);
+            }
+        }
+    }
+
+    /// Like [`Share::acquire`] for all pages of a range that remotes hold, many at a time.
+    ///
+    /// Remotes may ask for pages again meanwhile, so at the end all of them were here, but not all at once. To have that,
+    /// [`Share::freeze`].
+    pub(crate) fn acquire_range(self: &Arc<Self>, first: u64, last: u64, want: Want) -> Result {
+        let mut from = Some(first);
+        while let Some(start) = from {
+            let mut asked: [Option<Asked>; ASKS] = [const { None }; ASKS];
+            let mut out = Outbox::default();
+            let mut next = Some(start);
+            for slot in &mut asked {
+                let away = next
+                    .and_then(|next| self.state.lock().next_away(next, last, want, super::task()));
+                let Some(index) = away else {
+                    next = None;
+                    break;
+                };
+                self.restore(index)?;
+                *slot = Some(Asked {
+                    index,
+                    ticket: self.ask(index, want, &mut out)?,
+                });
+                next = index.checked_add(1);
+            }
+            drop(out);
+            for Asked { index, ticket } in asked.into_iter().flatten() {
+                self.wait(ticket)?;
+                self.taken(index);
+            }
+            from = next;
+        }
+        Ok(())
+    }
+
+    /// Puts a request of this node into the page's queue.
+    fn ask(
+        self: &Arc<Self>,
+        index: u64,
+        want: Want,
+        out: &mut Outbox,
+    ) -> Result<(u64, Arc<Waiter>)> {
+        let waiter = Waiter::new()?;
+        let number = {
+            let mut room = KVec::new();
+            loop {
+                let mut state = self.state.lock();
+                if state.tickets.len() < state.tickets.capacity() {
+                    let number = state.next_ticket;
+                    state.next_ticket += 1;
+                    let _ = state.tickets.push_within_capacity(Ticket {
+                        number,
+                        waiter: waiter.clone(),
+                    });
+                    break number;
+                }
+                let wanted = state.tickets.capacity() * 2 + 16;
+                if room.capacity() >= wanted {
+                    core::mem::swap(&mut state.tickets, &mut room);
+                    for ticket in room.drain_all() {
+                        let _ = state.tickets.push_within_capacity(ticket);
+                    }
+                    continue;
+                }
+                drop(state);
+                room = KVec::with_capacity(wanted, GFP_KERNEL)?;
+            }
+        };
+        self.drive(
+            index,
+            Event::Request(Requester::Local {
+                ticket: number,
+                want,
+            }),
+            None,
+            Context::Receive,
+            out,
+        );
+        Ok((number, waiter))
+    }
+
+    fn wait(&self, (number, waiter): (u64, Arc<Waiter>)) -> Result {
+        // A round ends by its own limit; a few may stand before ours in the queue.
+        let waited = waiter
+            .event
+            .wait(crate::net::timeout_us().saturating_mul(2));
+        if waited.is_err() {
+            let mut state = self.state.lock();
+            if let Some(at) = state.tickets.iter().position(|t| t.number == number) {
+                let _ = state.tickets.remove(at);
+            }
+        }
+        waited?;
+        match waiter.status.load(Relaxed) {
+            0 => Ok(()),
+            status if status == u32::from(directory::status::AGAIN) => {
+                // The page's queue is full of others; they are served in milliseconds.
+                kernel::time::delay::fsleep(kernel::time::Delta::from_millis(1));
+                Ok(())
+            }
+            status => Err(Error::from_errno(-(status as i32))),
+        }
+    }
+
+    /// Holds off remotes from the pages `first..=last`, and takes from them what they have there.
+    pub(crate) fn freeze(self: &Arc<Self>, first: u64, last: u64) -> Result {
+        let mut room = KVec::new();
+        loop {
+            let mut state = self.state.lock();
+            if state.frozen.push_within_capacity((first, last)).is_ok() {
+                break;
+            }
+            let wanted = state.frozen.len() * 2 + 4;
+            if room.capacity() >= wanted {
+                core::mem::swap(&mut state.frozen, &mut room);
+                for range in room.drain_all() {
+                    let _ = state.frozen.push_within_capacity(range);
+                }
+                continue;
+            }
+            drop(state);
+            room = KVec::with_capacity(wanted, GFP_KERNEL)?;
+        }
+        // What was asked before the freeze may still be granted during the first pass, not after it.
+        let taken =
+            (0..FREEZE_PASSES).try_for_each(|_| self.acquire_range(first, last, Want::Write));
+        if taken.is_err() {
+            self.thaw(first, last);
+        }
+        taken
+    }
+
+    /// Ends [`Share::freeze`].
+    pub(crate) fn thaw(&self, first: u64, last: u64) {
+        let mut state = self.state.lock();
+        if let Some(at) = state
+            .frozen
+            .iter()
+            .position(|range| *range == (first, last))
+        {
+            let _ = state.frozen.remove(at);
+        }
+    }
+}
+
+impl State {
+    /// See [`Share::at_home`].
+    fn at_home(&self, index: u64, want: Want, task: usize) -> bool {
+        let active = self.active.get(&index);
+        if active.is_some_and(|active| active.worker == task) || self.restorer == task {
+            return true;
+        }
+        if self.stash.get(&index).is_some() {
+            return false;
+        }
+        let page = self.pages.get(&index).copied().unwrap_or_default();
+        let none = None;
+        let tx = active.map_or(&none, |active| &active.tx);
+        match want {
+            Want::Read => directory::home_may_read(&page, tx),
+            Want::Write => directory::home_may_write(&page, tx),
+        }
+    }
+
+    /// Whether the page's last version is in the stash, and nobody is its owner.
+    pub(super) fn is_orphan(&self, index: u64) -> bool {
+        self.stash.get(&index).is_some()
+            && self
+                .pages
+                .get(&index)
+                .is_none_or(|page| page.owner.is_none())
+    }
+
+    /// The first page from `first` to `last` that this node may not `want` as things are.
+    fn next_away(&self, first: u64, last: u64, want: Want, task: usize) -> Option<u64> {
+        let mut from = first;
+        loop {
+            let pages = self
+                .pages
+                .cursor_lower_bound(&from)
+                .map(|cursor| *cursor.current().0);
+            let stash = self
+                .stash
+                .cursor_lower_bound(&from)
+                .map(|cursor| *cursor.current().0);
+            let index = match (pages, stash) {
+                (Some(a), Some(b)) => a.min(b),
+                (a, b) => a.or(b)?,
+            };
+            if index > last {
+                return None;
+            }
+            if !self.at_home(index, want, task) {
+                return Some(index);
+            }
+            from = index.checked_add(1)?;
+        }
+    }
+}
