@@ -382,6 +382,13 @@ pub(super) fn dispatch(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8
         | Kind::SetSize
         | Kind::Write
         | Kind::Commit
+        | Kind::List
+        | Kind::ReadLink
+        | Kind::Make
+        | Kind::Link
+        | Kind::Remove
+        | Kind::Rename
+        | Kind::SetAttr
         | Kind::GetShared
         | Kind::GetModified
         | Kind::Put => crate::origin::receive(peer, header, payload),

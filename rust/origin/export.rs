@@ -20,7 +20,7 @@ pub(super) struct Export {
     id: KVec<u8>,
     /// Absolute, without a slash at the end; empty for the root directory.
     pub(super) path: KVec<u8>,
-    root: bindings::path,
+    pub(super) root: bindings::path,
     pub(super) root_squash: bool,
 }
 

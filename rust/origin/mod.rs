@@ -5,6 +5,7 @@
 mod export;
 mod grant;
 mod local;
+mod namespace;
 mod pages;
 mod serve;
 mod share;

@@ -15,6 +15,7 @@ use kernel::{
 
 use super::{
     export::{self, Acting},
+    namespace,
     pages::{Context, Outbox},
     queue, settle,
     share::{self, File, Opens, Share},
@@ -210,14 +211,20 @@ fn control(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8>) {
         let (peer, header) = (peer.clone(), *header);
         let payload = core::mem::take(payload);
         queue().try_spawn(GFP_NOWAIT, move || {
-            let answer = answer(&peer, &header, &payload);
+            let mut bulk = KVVec::new();
+            let answer = answer(&peer, &header, &payload, &mut bulk);
             if let Some(slot) = slot {
                 if let Some(replies) = REPLIES.lock()[usize::from(peer.slot)].as_mut() {
                     replies.kept[slot] = Some(answer);
                     replies.cache.done(slot);
                 }
             }
-            let _ = peer.send(&answer.header, &answer.payload[..answer.length]);
+            let payload = if bulk.is_empty() {
+                &answer.payload[..answer.length]
+            } else {
+                &bulk
+            };
+            let _ = peer.send(&answer.header, payload);
         })
     };
     if let (Err(_), Some(slot)) = (work, slot) {
@@ -254,8 +261,8 @@ fn begin(node: Node, request: u64) -> Option<Begin> {
     place.as_mut().map(|replies| replies.cache.begin(request))
 }
 
-/// Runs a request. Work item.
-fn answer(peer: &Arc<Peer>, header: &Header, payload: &[u8]) -> Answer {
+/// Runs a request. Work item. `bulk`: a payload that is too long to be kept; only of requests that may run twice.
+fn answer(peer: &Arc<Peer>, header: &Header, payload: &[u8], bulk: &mut KVVec<u8>) -> Answer {
     let mut answer = Answer {
         header: Header {
             request: header.request,
@@ -270,11 +277,21 @@ fn answer(peer: &Arc<Peer>, header: &Header, payload: &[u8]) -> Answer {
     let result = match header.kind {
         Kind::Lookup => look_up(payload).map(|attributes| answer.attach(&attributes)),
         Kind::Open => open(peer, header, payload, &mut answer),
+        Kind::List => namespace::list(header, payload, &mut answer.header, bulk),
+        Kind::ReadLink => namespace::read_link(payload, bulk),
+        Kind::Make | Kind::Link | Kind::Remove | Kind::Rename | Kind::SetAttr => {
+            namespace::change(header, payload).map(|attributes| {
+                if let Some(attributes) = attributes {
+                    answer.attach(&attributes);
+                }
+            })
+        }
         _ => with_file(peer, header, payload, &mut answer),
     };
     if let Err(error) = result {
         answer.header.status = error.to_errno().unsigned_abs() as u16;
         answer.length = 0;
+        bulk.clear();
     }
     answer
 }
@@ -378,7 +395,7 @@ pub(super) fn by_descriptor(path: &[u8]) -> Option<Arc<Share>> {
 }
 
 /// Whether a local descriptor shares the file.
-fn is_by_descriptor(share: &Share) -> bool {
+pub(super) fn is_by_descriptor(share: &Share) -> bool {
     // A statement of its own: the lock must not be held over what follows in the caller's condition.
     let descriptors = share.state.lock().descriptors;
     descriptors > 0
@@ -406,8 +423,14 @@ pub(super) fn path_of(share: &Share) -> Result<KVec<u8>> {
 }
 
 /// Reads credentials and path of a `Lookup` or `Open`.
-fn who_and_where(payload: &[u8]) -> Result<(Credentials<'_>, &[u8])> {
+pub(super) fn who_and_where(payload: &[u8]) -> Result<(Credentials<'_>, &[u8])> {
     let (user, path) = Credentials::decode(payload).ok_or(EINVAL)?;
+    check_path(path)?;
+    Ok((user, path))
+}
+
+/// Whether a path is absolute and normalised.
+pub(super) fn check_path(path: &[u8]) -> Result {
     if path.len() > MAX_PATH {
         return Err(ENAMETOOLONG);
     }
@@ -419,7 +442,7 @@ fn who_and_where(payload: &[u8]) -> Result<(Credentials<'_>, &[u8])> {
     if !normal || path.contains(&0) {
         return Err(EINVAL);
     }
-    Ok((user, path))
+    Ok(())
 }
 
 fn look_up(payload: &[u8]) -> Result<Attributes> {
@@ -546,7 +569,7 @@ fn check_type(mode: u32) -> Result {
     }
 }
 
-fn refused(path: &[u8]) -> Error {
+pub(super) fn refused(path: &[u8]) -> Error {
     if crate::net::may_log() {
         pr_info!(
             "{}: refused: neither shared nor exported\n",

@@ -75,6 +75,25 @@ pub enum Kind {
     /// fsync of `file` at the origin, after this node's `Put`s.
     Commit = 22,
 
+    /// What a directory has, from position `size` on (0: the start). `payload`: [`Credentials`] and a path. Reply: [`Entry`]s as
+    /// payload, none if there are no more; `index`: the directory's device.
+    List = 23,
+    /// Where a symlink leads. `payload`: [`Credentials`] and a path. Reply payload: the target.
+    ReadLink = 24,
+    /// A new directory, or a symlink. `index`: mode, type included; `payload`: [`Credentials`], path and target ([`Names`]).
+    /// Reply: [`Attributes`].
+    Make = 25,
+    /// A second name for a file. `payload`: [`Credentials`], present path and new path ([`Names`]). Reply: [`Attributes`].
+    Link = 26,
+    /// Removes a name; `index`: 1 for a directory. `payload`: [`Credentials`] and a path.
+    Remove = 27,
+    /// Gives a file another name. `index`: flags of renameat2(2); `payload`: [`Credentials`], present path and new path
+    /// ([`Names`]).
+    Rename = 28,
+    /// Sets mode, owner or times of the file with inode number `index` (0: any). `payload`: [`Credentials`], path and [`Change`]
+    /// ([`Names`]). Reply: [`Attributes`].
+    SetAttr = 29,
+
     /// Wants to read `count` pages from `index`. `seq`: the grant given up by asking (0: none). `payload`, if any: a
     /// bitmap of the pages still missing (bit 0 of byte 0 is page `index`).
     GetShared = 32,
@@ -97,7 +116,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Kind; 17] = [
+    pub const ALL: [Kind; 24] = [
         Kind::Hello,
         Kind::HelloAck,
         Kind::Reply,
@@ -108,6 +127,13 @@ impl Kind {
         Kind::SetSize,
         Kind::Write,
         Kind::Commit,
+        Kind::List,
+        Kind::ReadLink,
+        Kind::Make,
+        Kind::Link,
+        Kind::Remove,
+        Kind::Rename,
+        Kind::SetAttr,
         Kind::GetShared,
         Kind::GetModified,
         Kind::Grant,
@@ -140,6 +166,13 @@ impl Kind {
             Kind::SetSize => "SetSize",
             Kind::Write => "Write",
             Kind::Commit => "Commit",
+            Kind::List => "List",
+            Kind::ReadLink => "ReadLink",
+            Kind::Make => "Make",
+            Kind::Link => "Link",
+            Kind::Remove => "Remove",
+            Kind::Rename => "Rename",
+            Kind::SetAttr => "SetAttr",
             Kind::GetShared => "GetShared",
             Kind::GetModified => "GetModified",
             Kind::Grant => "Grant",
@@ -157,7 +190,18 @@ impl Kind {
 
     /// Whether running the request twice would be wrong: its reply is kept and repeated to duplicates.
     pub fn once(self) -> bool {
-        matches!(self, Kind::Open | Kind::Close | Kind::SetSize | Kind::Write)
+        matches!(
+            self,
+            Kind::Open
+                | Kind::Close
+                | Kind::SetSize
+                | Kind::Write
+                | Kind::Make
+                | Kind::Link
+                | Kind::Remove
+                | Kind::Rename
+                | Kind::SetAttr
+        )
     }
 }
 
@@ -506,7 +550,7 @@ pub struct Time {
     pub nanoseconds: u32,
 }
 
-/// What `stat` shows; the payload of replies to `Lookup`, `Open`, `GetAttr`, `SetSize`. The size is in the header.
+/// What `stat` shows; the payload of most replies. The size is in the header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
     /// Inode number at the origin.
@@ -592,5 +636,154 @@ impl Attributes {
             }
         }
         (attributes.size <= MAX_SIZE).then_some(attributes)
+    }
+}
+
+/// What follows the credentials where a message has two byte strings: the header's `count` says how long the first one is.
+pub struct Names<'a> {
+    /// A path.
+    pub first: &'a [u8],
+    /// What the message's kind says.
+    pub second: &'a [u8],
+}
+
+impl<'a> Names<'a> {
+    /// `None` if there are not as many bytes as the header says.
+    pub fn decode(header: &Header, behind_credentials: &'a [u8]) -> Option<Names<'a>> {
+        let (first, second) = behind_credentials.split_at_checked(header.count as usize)?;
+        Some(Names { first, second })
+    }
+}
+
+/// What a [`Kind::SetAttr`] sets: bits of [`change`], and a field for each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Which of the other fields count.
+    pub valid: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Last access.
+    pub atime: Time,
+    /// Last change of the data.
+    pub mtime: Time,
+}
+
+/// Bits of [`Change::valid`].
+pub mod change {
+    /// [`Change::mode`](super::Change::mode).
+    pub const MODE: u32 = 1 << 0;
+    /// [`Change::uid`](super::Change::uid).
+    pub const UID: u32 = 1 << 1;
+    /// [`Change::gid`](super::Change::gid).
+    pub const GID: u32 = 1 << 2;
+    /// The access time becomes the origin's present time.
+    pub const ATIME_NOW: u32 = 1 << 3;
+    /// The access time becomes [`Change::atime`](super::Change::atime).
+    pub const ATIME: u32 = 1 << 4;
+    /// The time of the last change becomes the origin's present time.
+    pub const MTIME_NOW: u32 = 1 << 5;
+    /// The time of the last change becomes [`Change::mtime`](super::Change::mtime).
+    pub const MTIME: u32 = 1 << 6;
+    /// All bits that version 1 knows.
+    pub const ALL: u32 = (1 << 7) - 1;
+}
+
+/// Bytes of an encoded [`Change`].
+pub const CHANGE_BYTES: usize = 4 * 4 + 2 * 12;
+
+impl Change {
+    /// The change's bytes.
+    pub fn encode(&self) -> [u8; CHANGE_BYTES] {
+        let mut bytes = [0; CHANGE_BYTES];
+        let mut w = Writer {
+            bytes: &mut bytes,
+            at: 0,
+        };
+        for value in [self.valid, self.mode, self.uid, self.gid] {
+            w.put(value.to_le_bytes());
+        }
+        for time in [self.atime, self.mtime] {
+            w.put(time.seconds.to_le_bytes());
+            w.put(time.nanoseconds.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Reads a change; `None` if there are too few bytes or a field is out of its range.
+    pub fn decode(bytes: &[u8]) -> Option<Change> {
+        let mut r = Reader { bytes };
+        let mut change = Change {
+            valid: r.u32()?,
+            mode: r.u32()?,
+            uid: r.u32()?,
+            gid: r.u32()?,
+            ..Change::default()
+        };
+        for time in [&mut change.atime, &mut change.mtime] {
+            time.seconds = r.u64()? as i64;
+            time.nanoseconds = r.u32()?;
+            if time.nanoseconds >= 1_000_000_000 {
+                return None;
+            }
+        }
+        (change.valid & !change::ALL == 0 && change.mode & !0o7777 == 0).then_some(change)
+    }
+}
+
+/// One entry of a directory, in the reply to [`Kind::List`].
+///
+/// Layout: position behind it u64, inode number u64, type (as in `linux_dirent64`) u16, bytes of the name u16, the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// Where to go on listing.
+    pub next: u64,
+    /// Inode number at the origin.
+    pub ino: u64,
+    /// `DT_DIR` and so on.
+    pub kind: u16,
+    /// 1 to 255 bytes without NUL and `/`.
+    pub name: &'a [u8],
+}
+
+impl<'a> Entry<'a> {
+    /// Bytes before the name.
+    pub const HEAD_BYTES: usize = 20;
+
+    /// Takes the first entry; gives what follows it. `None` if that is not one.
+    pub fn decode(bytes: &'a [u8]) -> Option<(Entry<'a>, &'a [u8])> {
+        let mut r = Reader { bytes };
+        let (next, ino, kind) = (r.u64()?, r.u64()?, r.u16()?);
+        let length = usize::from(r.u16()?);
+        let name = r.take(length)?;
+        let sane = (1..=super::limits::MAX_NAME).contains(&length)
+            && next <= MAX_SIZE
+            && !name.iter().any(|byte| matches!(byte, 0 | b'/'));
+        sane.then_some((
+            Entry {
+                next,
+                ino,
+                kind,
+                name,
+            },
+            r.bytes,
+        ))
+    }
+
+    /// The bytes before the name.
+    pub fn head(&self) -> [u8; Entry::HEAD_BYTES] {
+        let mut bytes = [0; Entry::HEAD_BYTES];
+        let mut w = Writer {
+            bytes: &mut bytes,
+            at: 0,
+        };
+        w.put(self.next.to_le_bytes());
+        w.put(self.ino.to_le_bytes());
+        w.put(self.kind.to_le_bytes());
+        w.put((self.name.len() as u16).to_le_bytes());
+        bytes
     }
 }

@@ -188,7 +188,11 @@ unsafe extern "C" fn iterate(file: *mut file, context: *mut dir_context) -> c_in
                 name.as_ptr().cast(),
                 name.len() as c_int,
                 ino,
-                link,
+                if link {
+                    bindings::DT_LNK
+                } else {
+                    bindings::DT_DIR
+                },
             )
         };
         if (*context).pos == 2 {

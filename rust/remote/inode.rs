@@ -9,8 +9,7 @@
 //!   more than that a file without any cannot be run.
 //! - Symbolic links of the origin are followed by the origin in the middle of a path; as the last name they are shown, and following
 //!   them ends in `ELOOP`.
-//! - Directories cannot be listed, and nothing but files be created: `EOPNOTSUPP`. Opening what is neither a file nor a directory is
-//!   `ENXIO`.
+//! - Opening what is neither a file nor a directory is `ENXIO`.
 
 use core::ffi::c_void;
 
@@ -27,6 +26,7 @@ use kernel::{
 use super::{
     errno, file as files, fs,
     fs::Operations,
+    namespace,
     state::{Identity, Inode},
     InodeRef,
 };
@@ -45,6 +45,12 @@ use crate::proto::{
 static DIRECTORY: Operations<bindings::inode_operations> = Operations(bindings::inode_operations {
     lookup: Some(lookup),
     atomic_open: Some(atomic_open),
+    mkdir: Some(namespace::mkdir),
+    rmdir: Some(namespace::rmdir),
+    symlink: Some(namespace::symlink),
+    link: Some(namespace::link),
+    unlink: Some(namespace::unlink),
+    rename: Some(namespace::rename),
     getattr: Some(getattr),
     setattr: Some(setattr),
     permission: Some(permission),
@@ -53,7 +59,7 @@ static DIRECTORY: Operations<bindings::inode_operations> = Operations(bindings::
 
 static DIRECTORY_FILE: Operations<bindings::file_operations> =
     Operations(bindings::file_operations {
-        iterate_shared: Some(iterate),
+        iterate_shared: Some(namespace::iterate),
         read: Some(bindings::generic_read_dir),
         llseek: Some(bindings::generic_file_llseek),
         ..pin_init::zeroed()
@@ -69,6 +75,7 @@ static FILE: Operations<bindings::inode_operations> = Operations(bindings::inode
 
 static LINK: Operations<bindings::inode_operations> = Operations(bindings::inode_operations {
     get_link: Some(get_link),
+    readlink: Some(namespace::readlink),
     getattr: Some(getattr),
     setattr: Some(setattr),
     permission: Some(permission),
@@ -179,7 +186,7 @@ unsafe extern "C" fn set(inode: *mut inode, key: *mut c_void) -> c_int {
     };
     // SAFETY: A new inode that nobody can find yet.
     unsafe {
-        (*inode).i_ino = number(key.peer, &key.identity);
+        (*inode).i_ino = number(key.peer, key.identity.device, key.identity.ino);
         // What the memory was before is still there; the type comes with the first attributes.
         (*inode).i_mode = 0;
         fresh.hang_on(inode);
@@ -189,12 +196,11 @@ unsafe extern "C" fn set(inode: *mut inode, key: *mut c_void) -> c_int {
 
 /// The inode's number here: the origin's, with its device and node mixed into the upper half, so that files of different devices and
 /// nodes do not share one.
-fn number(peer: &Peer, identity: &Identity) -> u64 {
-    let place = identity
-        .device
+pub(super) fn number(peer: &Peer, device: u64, ino: u64) -> u64 {
+    let place = device
         .wrapping_mul(0x9e37_79b9_7f4a_7c15)
         .wrapping_add(u64::from(peer.slot) << 56);
-    identity.ino ^ (place & 0x7fff_ffff_0000_0000)
+    ino ^ (place & 0x7fff_ffff_0000_0000)
 }
 
 /// The inode of what the origin says. Process context, sleeps; `ENOMEM`.
@@ -214,7 +220,7 @@ unsafe fn get(
         identity,
         fresh: Some(Inode::new(peer, Some(identity))?),
     };
-    let hash = number(peer, &identity);
+    let hash = number(peer, identity.device, identity.ino);
     // SAFETY: The callbacks expect a `Key`.
     let raw =
         unsafe { bindings::iget5_locked(sb, hash, Some(test), Some(set), (&raw mut key).cast()) };
@@ -502,6 +508,27 @@ unsafe fn create(
     }
 }
 
+/// Makes a dentry that has no inode the name of what the origin says is there. Gives another dentry if the kernel has one for it already,
+/// else null. `ENOMEM`.
+///
+/// # Safety
+///
+/// `directory` is one of our directories, `dentry` a name in it that is being created.
+pub(super) unsafe fn place(
+    directory: *mut inode,
+    dentry: *mut dentry,
+    peer: &Arc<Peer>,
+    header: &Header,
+    attributes: &Attributes,
+) -> Result<*mut dentry> {
+    // SAFETY: By this function's contract.
+    unsafe {
+        let inode = get((*directory).i_sb, peer, header, attributes)?;
+        bindings::d_drop(dentry);
+        kernel::error::from_err_ptr(bindings::d_splice_alias(inode.into_raw(), dentry))
+    }
+}
+
 /// `permission`: see the top.
 ///
 /// # Safety
@@ -580,7 +607,7 @@ unsafe fn refresh(dentry: *mut dentry, inode: *mut inode) -> Result {
     Ok(())
 }
 
-/// `setattr`: of the size only.
+/// `setattr`.
 ///
 /// # Safety
 ///
@@ -595,7 +622,7 @@ unsafe extern "C" fn setattr(
         let inode = (*dentry).d_inode;
         let valid = (*attributes).ia_valid;
         if valid & bindings::ATTR_SIZE == 0 {
-            return EOPNOTSUPP.to_errno();
+            return errno(namespace::set_attributes(dentry, attributes));
         }
         // What comes along with a size, times and the loss of set-id bits, is for the origin to do.
         if valid & bindings::ATTR_OPEN != 0 {
@@ -623,15 +650,6 @@ unsafe extern "C" fn get_link(
     _done: *mut delayed_call,
 ) -> *const c_char {
     ELOOP.to_ptr::<c_char>()
-}
-
-/// `iterate_shared`.
-///
-/// # Safety
-///
-/// For the kernel only, which keeps to the contract of the operation.
-unsafe extern "C" fn iterate(_file: *mut file, _context: *mut bindings::dir_context) -> c_int {
-    EOPNOTSUPP.to_errno()
 }
 
 /// The node of this name, for the root: a directory, or a link to the root of the caller if it is this node itself. `ENOENT`, `ENOMEM`.

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`fs`] | superblock, the root directory with the nodes |
 //! | [`inode`] | names and attributes: each lookup asks the origin |
+//! | [`namespace`] | directories: listing and changing them |
 //! | [`state`] | what is kept for an inode |
 //! | [`file`] | descriptors: open, read, write, fsync, close |
 //! | [`map`] | mappings of processes |
@@ -21,6 +22,7 @@ pub(crate) mod file;
 pub(crate) mod fs;
 pub(crate) mod inode;
 mod map;
+mod namespace;
 pub(crate) mod pages;
 mod recall;
 pub(crate) mod resolve;

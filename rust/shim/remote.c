@@ -315,9 +315,22 @@ unsigned int vremote_current_ids(u32 *uid, u32 *gid, u32 *groups, unsigned int m
 }
 
 /* Inline. */
-bool vremote_dir_emit(struct dir_context *ctx, const char *name, int length, u64 ino, bool link)
+bool vremote_dir_emit(struct dir_context *ctx, const char *name, int length, u64 ino, unsigned int type)
 {
-	return dir_emit(ctx, name, length, ino, link ? DT_LNK : DT_DIR);
+	return dir_emit(ctx, name, length, ino, type);
+}
+
+/* Inline. */
+int vremote_to_user(char *to, const void *from, size_t bytes)
+{
+	return copy_to_user((char __user *)to, from, bytes) ? -EFAULT : 0;
+}
+
+/* The ids are members of a union, of types that are structures of one member. Uid, then gid. */
+void vremote_wanted_ids(const struct iattr *wanted, u32 *ids)
+{
+	ids[0] = from_kuid(&init_user_ns, wanted->ia_uid);
+	ids[1] = from_kgid(&init_user_ns, wanted->ia_gid);
 }
 
 /* Inline. */

@@ -75,7 +75,9 @@ const char *vremote_dentry_name(struct dentry *dentry, unsigned int *length);
 void vremote_mark_created(struct file *file);
 bool vremote_file_is_opened(struct file *file);
 unsigned int vremote_current_ids(u32 *uid, u32 *gid, u32 *groups, unsigned int max);
-bool vremote_dir_emit(struct dir_context *ctx, const char *name, int length, u64 ino, bool link);
+bool vremote_dir_emit(struct dir_context *ctx, const char *name, int length, u64 ino, unsigned int type);
+int vremote_to_user(char *to, const void *from, size_t bytes);
+void vremote_wanted_ids(const struct iattr *wanted, u32 *ids);
 bool vremote_dir_emit_dots(struct file *file, struct dir_context *ctx);
 
 /* Pages (remote/pages.rs) */

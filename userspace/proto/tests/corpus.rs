@@ -48,6 +48,14 @@ fn with_path(path: &[u8]) -> Vec<u8> {
     payload
 }
 
+fn two(kind: Kind, first: &[u8], second: &[u8]) -> Vec<u8> {
+    let header = Header {
+        count: first.len() as u32,
+        ..good(kind)
+    };
+    datagram(header, &[&with_path(first), second].concat())
+}
+
 fn spoilt(at: usize, byte: u8) -> Vec<u8> {
     let mut bytes = datagram(good(Kind::GetAttr), &[]);
     bytes[at] = byte;
@@ -193,6 +201,32 @@ fn cases() -> BTreeMap<String, Vec<u8>> {
                 flags: flags::DATASYNC,
                 ..good(Kind::Commit)
             }),
+        ),
+        ("ok-list", datagram(good(Kind::List), &with_path(b"/srv"))),
+        (
+            "ok-read-link",
+            datagram(good(Kind::ReadLink), &with_path(b"/srv/link")),
+        ),
+        (
+            "ok-remove",
+            datagram(good(Kind::Remove), &with_path(b"/srv/file")),
+        ),
+        ("ok-make", two(Kind::Make, b"/srv/link", b"target")),
+        ("ok-link", two(Kind::Link, b"/srv/file", b"/srv/other")),
+        ("ok-rename", two(Kind::Rename, b"/srv/file", b"/srv/other")),
+        (
+            "ok-set-attr",
+            two(Kind::SetAttr, b"/srv/file", &Change::default().encode()),
+        ),
+        (
+            "ok-names-cut-behind-the-end",
+            datagram(
+                Header {
+                    count: u32::MAX,
+                    ..good(Kind::Rename)
+                },
+                &with_path(b"/srv/file"),
+            ),
         ),
         ("ok-get-shared", get(32, 100)),
         (
@@ -522,9 +556,13 @@ fn every_file_meets_what_its_name_says() {
             word => assert_eq!(Some(outcome(&bytes)), word, "{name}"),
         }
         // The payload of a hostile message may be taken for anything.
-        if let Ok((_, fragment)) = Header::decode(&bytes) {
-            _ = Credentials::decode(fragment).map(|(credentials, _)| credentials.groups().count());
+        if let Ok((header, fragment)) = Header::decode(&bytes) {
+            if let Some((credentials, rest)) = Credentials::decode(fragment) {
+                _ = credentials.groups().count();
+                _ = Names::decode(&header, rest).and_then(|names| Change::decode(names.second));
+            }
             _ = Attributes::decode(fragment);
+            _ = Entry::decode(fragment);
         }
         count += 1;
     }

@@ -215,6 +215,58 @@ proptest! {
         prop_assert_eq!(Attributes::decode(&bytes), Some(attributes));
         prop_assert_eq!(Attributes::decode(&bytes[1..]), None);
     }
+
+    #[test]
+    fn changes_arrive(
+        valid in 0..=change::ALL,
+        mode in 0..0o10000_u32,
+        ids: [u32; 2],
+        seconds: i64,
+        nanoseconds in 0..1_000_000_000_u32,
+    ) {
+        let [uid, gid] = ids;
+        let atime = Time { seconds, nanoseconds };
+        let change = Change { valid, mode, uid, gid, atime, mtime: Time::default() };
+        let bytes = change.encode();
+        prop_assert_eq!(Change::decode(&bytes), Some(change));
+        prop_assert_eq!(Change::decode(&bytes[1..]), None);
+        prop_assert_eq!(Change::decode(&Change { valid: valid | 1 << 20, ..change }.encode()), None);
+        prop_assert_eq!(Change::decode(&Change { mode: mode | 0o10000, ..change }.encode()), None);
+    }
+
+    #[test]
+    fn entries_arrive(
+        entries in prop::collection::vec((0..=MAX_SIZE, any::<u64>(), any::<u16>(), "[^/\\x00]{1,60}"), 0..20),
+        garbage: Vec<u8>,
+    ) {
+        let mut bytes = Vec::new();
+        for (next, ino, kind, name) in &entries {
+            let entry = Entry { next: *next, ino: *ino, kind: *kind, name: name.as_bytes() };
+            bytes.extend_from_slice(&entry.head());
+            bytes.extend_from_slice(name.as_bytes());
+        }
+        let mut rest = &bytes[..];
+        for (next, ino, kind, name) in &entries {
+            let (entry, behind) = Entry::decode(rest).unwrap();
+            prop_assert_eq!(entry, Entry { next: *next, ino: *ino, kind: *kind, name: name.as_bytes() });
+            rest = behind;
+        }
+        prop_assert!(rest.is_empty());
+        prop_assert_eq!(Entry::decode(&[]), None);
+        // Whatever comes is an entry of so many bytes, or none.
+        if let Some((entry, behind)) = Entry::decode(&garbage) {
+            prop_assert_eq!(Entry::HEAD_BYTES + entry.name.len() + behind.len(), garbage.len());
+        }
+    }
+
+    #[test]
+    fn names_are_cut_where_the_header_says(count: u32, bytes: Vec<u8>) {
+        let header = Header { count, ..Header::new(Kind::Rename) };
+        match Names::decode(&header, &bytes) {
+            Some(names) => prop_assert_eq!([names.first, names.second].concat(), bytes),
+            None => prop_assert!(count as usize > bytes.len()),
+        }
+    }
 }
 
 #[test]

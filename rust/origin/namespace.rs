@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Directories below an export, as remotes list and change them: with the rights of the remote user, and the errors of the local
+//! file system. What a file has cached elsewhere follows from the change by itself: the inode stays the same.
+
+use kernel::{error::to_result, prelude::*, sync::Arc};
+
+use super::{
+    export::{self, c_string, Acting, Export},
+    serve, share,
+};
+use crate::bindings;
+use crate::proto::{
+    limits::{MAX_NAME, MAX_PATH},
+    wire::{change, Attributes, Change, Credentials, Entry, Header, Kind, Names, Time},
+};
+
+/// Bytes of entries in one reply.
+const LIST_BYTES: usize = 32 << 10;
+
+/// Directory, of an entry.
+const DT_DIR: u16 = 4;
+
+/// The export that a path lies in, and the rest of the path. Elsewhere nothing is to be changed: `EPERM`.
+fn place(path: &[u8]) -> Result<(Arc<Export>, &[u8])> {
+    serve::check_path(path)?;
+    export::containing(path).ok_or(EPERM)
+}
+
+/// The entries of a directory from the position in the header on; into `reply` the directory's device.
+pub(super) fn list(
+    header: &Header,
+    payload: &[u8],
+    reply: &mut Header,
+    entries: &mut KVVec<u8>,
+) -> Result {
+    let (user, path) = serve::who_and_where(payload)?;
+    let Some((export, rest)) = export::containing(path) else {
+        return list_way(path, header.size, entries);
+    };
+    let name = c_string(rest)?;
+    let (mut position, mut device) = (header.size, 0);
+    *entries = KVVec::zeroed(LIST_BYTES, GFP_KERNEL)?;
+    let _acting = Acting::begin(&user, export.root_squash)?;
+    // SAFETY: The root is counted, the name ends with NUL, all else is ours; we may sleep.
+    let bytes = unsafe {
+        bindings::vremote_names_list(
+            &export.root,
+            name.as_char_ptr(),
+            &mut position,
+            &mut device,
+            entries.as_mut_ptr(),
+            entries.len(),
+        )
+    };
+    to_result(bytes.min(0) as i32)?;
+    entries.truncate(bytes as usize);
+    reply.index = device;
+    Ok(())
+}
+
+/// The entries of a directory that only shows the way to what is shared below it: the next parts of the paths of all that is. The
+/// position counts them.
+fn list_way(path: &[u8], position: u64, entries: &mut KVVec<u8>) -> Result {
+    let mut names: KVec<KVec<u8>> = KVec::new();
+    let mut add = |below: &[u8]| -> Result {
+        if !export::is_above(path, below) {
+            return Ok(());
+        }
+        let depth = if path == b"/" { 1 } else { path.len() + 1 };
+        let name = below[depth..].split(|byte| *byte == b'/').next();
+        let Some(name) = name.filter(|name| !name.is_empty() && name.len() <= MAX_NAME) else {
+            return Ok(());
+        };
+        if !names.iter().any(|other| other[..] == *name) {
+            let mut owned = KVec::with_capacity(name.len(), GFP_KERNEL)?;
+            owned.extend_from_slice(name, GFP_KERNEL)?;
+            names.push(owned, GFP_KERNEL)?;
+        }
+        Ok(())
+    };
+    for export in export::snapshot()? {
+        add(&export.path)?;
+    }
+    for share in share::snapshot()? {
+        if serve::is_by_descriptor(&share) {
+            add(&serve::path_of(&share)?)?;
+        }
+    }
+    if names.is_empty() {
+        return Err(serve::refused(path));
+    }
+    for (at, name) in names.iter().enumerate().skip(position as usize) {
+        let entry = Entry {
+            next: at as u64 + 1,
+            ino: at as u64 + 1,
+            kind: DT_DIR,
+            name,
+        };
+        if entries.len() + Entry::HEAD_BYTES + name.len() > LIST_BYTES {
+            break;
+        }
+        entries.extend_from_slice(&entry.head(), GFP_KERNEL)?;
+        entries.extend_from_slice(name, GFP_KERNEL)?;
+    }
+    Ok(())
+}
+
+/// Where a symlink leads.
+pub(super) fn read_link(payload: &[u8], target: &mut KVVec<u8>) -> Result {
+    let (user, path) = serve::who_and_where(payload)?;
+    let (export, rest) = place(path)?;
+    let name = c_string(rest)?;
+    *target = KVVec::zeroed(MAX_PATH, GFP_KERNEL)?;
+    let _acting = Acting::begin(&user, export.root_squash)?;
+    // SAFETY: The root is counted, the name ends with NUL, the buffer is ours; we may sleep.
+    let bytes = unsafe {
+        bindings::vremote_names_read_link(
+            &export.root,
+            name.as_char_ptr(),
+            target.as_mut_ptr(),
+            target.len(),
+        )
+    };
+    to_result(bytes.min(0) as i32)?;
+    target.truncate(bytes as usize);
+    Ok(())
+}
+
+/// `Make`, `Link`, `Remove`, `Rename`, `SetAttr`; gives the attributes of what is there then, if the kind says so.
+pub(super) fn change(header: &Header, payload: &[u8]) -> Result<Option<Attributes>> {
+    let (user, rest) = Credentials::decode(payload).ok_or(EINVAL)?;
+    if header.kind == Kind::Remove {
+        let (export, rest) = place(rest)?;
+        let name = c_string(rest)?;
+        let _acting = Acting::begin(&user, export.root_squash)?;
+        // SAFETY: The root is counted, the name ends with NUL; we may sleep.
+        to_result(unsafe {
+            bindings::vremote_names_remove(&export.root, name.as_char_ptr(), header.index == 1)
+        })?;
+        return Ok(None);
+    }
+    let names = Names::decode(header, rest).ok_or(EINVAL)?;
+    let (export, rest) = place(names.first)?;
+    let first = c_string(rest)?;
+    match header.kind {
+        Kind::Make => {
+            let target = c_string(names.second)?;
+            let _acting = Acting::begin(&user, export.root_squash)?;
+            // SAFETY: As above.
+            to_result(unsafe {
+                bindings::vremote_names_make(
+                    &export.root,
+                    first.as_char_ptr(),
+                    header.index as u16,
+                    target.as_char_ptr(),
+                )
+            })?;
+            export.stat(rest).map(Some)
+        }
+        Kind::Link | Kind::Rename => {
+            let (other, rest) = place(names.second)?;
+            if !Arc::ptr_eq(&export, &other) {
+                return Err(EXDEV);
+            }
+            let second = c_string(rest)?;
+            let (from, to) = (first.as_char_ptr(), second.as_char_ptr());
+            let _acting = Acting::begin(&user, export.root_squash)?;
+            if header.kind == Kind::Rename {
+                // SAFETY: As above.
+                to_result(unsafe {
+                    bindings::vremote_names_rename(&export.root, from, to, header.index as u32)
+                })?;
+                return Ok(None);
+            }
+            // SAFETY: As above.
+            to_result(unsafe { bindings::vremote_names_link(&export.root, from, to) })?;
+            export.stat(rest).map(Some)
+        }
+        Kind::SetAttr => {
+            let change = Change::decode(names.second).ok_or(EINVAL)?;
+            let _acting = Acting::begin(&user, export.root_squash)?;
+            // SAFETY: As above; the change is ours.
+            to_result(unsafe {
+                bindings::vremote_names_change(
+                    &export.root,
+                    first.as_char_ptr(),
+                    header.index,
+                    &for_kernel(&change),
+                )
+            })?;
+            export.stat(rest).map(Some)
+        }
+        _ => Err(EOPNOTSUPP),
+    }
+}
+
+/// A change as the kernel has it.
+fn for_kernel(change: &Change) -> bindings::vremote_change {
+    let bits = [
+        (change::MODE, bindings::ATTR_MODE),
+        (change::UID, bindings::ATTR_UID),
+        (change::GID, bindings::ATTR_GID),
+        (change::ATIME_NOW, bindings::ATTR_ATIME),
+        (
+            change::ATIME,
+            bindings::ATTR_ATIME | bindings::ATTR_ATIME_SET,
+        ),
+        (change::MTIME_NOW, bindings::ATTR_MTIME),
+        (
+            change::MTIME,
+            bindings::ATTR_MTIME | bindings::ATTR_MTIME_SET,
+        ),
+    ];
+    let mut valid = bits
+        .iter()
+        .filter(|(ours, _)| change.valid & ours != 0)
+        .fold(bindings::ATTR_CTIME, |valid, (_, kernels)| valid | kernels);
+    // As utimes(2): who may write may set both times to now, all else is for the owner.
+    let times =
+        change.valid & (change::ATIME_NOW | change::ATIME | change::MTIME_NOW | change::MTIME);
+    if times == change::ATIME_NOW | change::MTIME_NOW {
+        valid |= bindings::ATTR_TOUCH;
+    } else if times != 0 {
+        valid |= bindings::ATTR_TIMES_SET;
+    }
+    let time = |time: &Time| bindings::timespec64 {
+        tv_sec: time.seconds,
+        tv_nsec: time.nanoseconds as isize,
+    };
+    bindings::vremote_change {
+        valid,
+        mode: change.mode,
+        uid: change.uid,
+        gid: change.gid,
+        atime: time(&change.atime),
+        mtime: time(&change.mtime),
+    }
+}

@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Directories below `/vremote/<node>/`: listing and changing them. Each call is one request to the origin, which decides as for a
+//! program of its own; afterwards the kernel's names here are brought in line.
+
+use kernel::{
+    bindings::{dentry, dir_context, file, iattr, inode, mnt_idmap, umode_t},
+    ffi::{c_char, c_int, c_uint},
+    prelude::*,
+    sync::Arc,
+};
+
+use super::{
+    errno,
+    inode::{credentials_and, number, place, Path},
+    state::Inode,
+};
+use crate::bindings;
+use crate::net::{
+    exchange::{call, Answer},
+    peer::Peer,
+};
+use crate::proto::wire::{change, Attributes, Change, Entry, Header, Kind, Time};
+
+/// Sends a request with credentials, a path and what the kind has behind it. Sleeps.
+fn ask(peer: &Arc<Peer>, header: Header, first: &[u8], second: &[u8]) -> Result<Answer> {
+    let mut payload = credentials_and(first)?;
+    payload.extend_from_slice(second, GFP_KERNEL)?;
+    let header = Header {
+        count: first.len() as u32,
+        ..header
+    };
+    call(peer, header, &payload)
+}
+
+/// What is kept for a directory, and the path of a name in it.
+///
+/// # Safety
+///
+/// `directory` is one of our directories and valid for `'a`, `dentry` a name in it, referenced.
+unsafe fn of<'a>(directory: *mut inode, dentry: *mut dentry) -> Result<(&'a Inode, Path)> {
+    // SAFETY: By this function's contract.
+    unsafe { Ok((Inode::of(directory).ok_or(EPERM)?, Path::of(dentry)?)) }
+}
+
+/// Asks for a new name, and makes the dentry that of what the origin then has there. Gives another dentry if there is one already.
+///
+/// # Safety
+///
+/// As `of`; `dentry` has no inode.
+unsafe fn add(
+    directory: *mut inode,
+    dentry: *mut dentry,
+    request: impl FnOnce(&Inode, &[u8]) -> Result<Answer>,
+) -> Result<*mut dentry> {
+    // SAFETY: By this function's contract.
+    let (kept, path) = unsafe { of(directory, dentry) }?;
+    let answer = request(kept, path.at_node()?)?;
+    let attributes = Attributes::decode(&answer.payload).ok_or(EPROTO)?;
+    // SAFETY: As above.
+    unsafe { place(directory, dentry, &kept.peer, &answer.header, &attributes) }
+}
+
+/// The bytes of a string of the kernel's.
+///
+/// # Safety
+///
+/// `string` ends with NUL and stays as it is for `'a`.
+unsafe fn bytes_of<'a>(string: *const c_char) -> &'a [u8] {
+    // SAFETY: By this function's contract.
+    unsafe { CStr::from_char_ptr(string) }.to_bytes()
+}
+
+/// `mkdir`.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+pub(super) unsafe extern "C" fn mkdir(
+    _idmap: *mut mnt_idmap,
+    directory: *mut inode,
+    dentry: *mut dentry,
+    mode: umode_t,
+) -> *mut dentry {
+    let request = |kept: &Inode, path: &[u8]| {
+        let header = Header {
+            index: u64::from(u32::from(mode) & 0o7777 | bindings::S_IFDIR),
+            ..Header::new(Kind::Make)
+        };
+        ask(&kept.peer, header, path, &[])
+    };
+    // SAFETY: By this function's contract.
+    unsafe { add(directory, dentry, request) }.unwrap_or_else(|error| error.to_ptr())
+}
+
+/// `symlink`.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+pub(super) unsafe extern "C" fn symlink(
+    _idmap: *mut mnt_idmap,
+    directory: *mut inode,
+    dentry: *mut dentry,
+    target: *const c_char,
+) -> c_int {
+    let request = |kept: &Inode, path: &[u8]| {
+        let header = Header {
+            index: u64::from(bindings::S_IFLNK | 0o777),
+            ..Header::new(Kind::Make)
+        };
+        // SAFETY: By this function's contract.
+        ask(&kept.peer, header, path, unsafe { bytes_of(target) })
+    };
+    // SAFETY: By this function's contract.
+    errno(unsafe { add(directory, dentry, request) }.map(|_| ()))
+}
+
+/// `link`.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+pub(super) unsafe extern "C" fn link(
+    from: *mut dentry,
+    directory: *mut inode,
+    dentry: *mut dentry,
+) -> c_int {
+    let request = |kept: &Inode, path: &[u8]| {
+        // SAFETY: By this function's contract `from` is one of ours and has an inode.
+        let (old, other) = unsafe { of((*from).d_inode, from) }?;
+        if !Arc::ptr_eq(&old.peer, &kept.peer) {
+            return Err(EXDEV);
+        }
+        ask(&kept.peer, Header::new(Kind::Link), other.at_node()?, path)
+    };
+    // SAFETY: By this function's contract.
+    errno(unsafe { add(directory, dentry, request) }.map(|_| ()))
+}
+
+/// Removes a name.
+///
+/// # Safety
+///
+/// As `of`.
+unsafe fn remove(directory: *mut inode, dentry: *mut dentry, is_directory: bool) -> Result {
+    // SAFETY: By this function's contract.
+    let (kept, path) = unsafe { of(directory, dentry) }?;
+    let header = Header {
+        index: is_directory.into(),
+        ..Header::new(Kind::Remove)
+    };
+    ask(&kept.peer, header, path.at_node()?, &[])?;
+    Ok(())
+}
+
+/// `unlink`.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+pub(super) unsafe extern "C" fn unlink(directory: *mut inode, dentry: *mut dentry) -> c_int {
+    // SAFETY: By this function's contract.
+    errno(unsafe { remove(directory, dentry, false) })
+}
+
+/// `rmdir`.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+pub(super) unsafe extern "C" fn rmdir(directory: *mut inode, dentry: *mut dentry) -> c_int {
+    // SAFETY: By this function's contract.
+    errno(unsafe { remove(directory, dentry, true) })
+}
+
+/// `rename`, with all flags that the origin's file system knows.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+pub(super) unsafe extern "C" fn rename(
+    _idmap: *mut mnt_idmap,
+    from: *mut inode,
+    old: *mut dentry,
+    to: *mut inode,
+    new: *mut dentry,
+    flags: c_uint,
+) -> c_int {
+    let rename = || {
+        // SAFETY: By this function's contract.
+        let ((from, old), (to, new)) = unsafe { (of(from, old)?, of(to, new)?) };
+        if !Arc::ptr_eq(&from.peer, &to.peer) {
+            return Err(EXDEV);
+        }
+        let header = Header {
+            index: flags.into(),
+            ..Header::new(Kind::Rename)
+        };
+        ask(&from.peer, header, old.at_node()?, new.at_node()?)?;
+        Ok(())
+    };
+    errno(rename())
+}
+
+/// `readlink`: shows where a symlink of the origin leads. It is not followed here: its target is a path of the origin.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+pub(super) unsafe extern "C" fn readlink(
+    dentry: *mut dentry,
+    buffer: *mut c_char,
+    bytes: c_int,
+) -> c_int {
+    let read = || {
+        // SAFETY: By this function's contract the dentry is one of ours and has an inode.
+        let (kept, path) = unsafe { of((*dentry).d_inode, dentry) }?;
+        let answer = ask(
+            &kept.peer,
+            Header::new(Kind::ReadLink),
+            path.at_node()?,
+            &[],
+        )?;
+        let count = answer.payload.len().min(bytes.max(0) as usize);
+        // SAFETY: The bytes are ours; the kernel checks where they go.
+        let status =
+            unsafe { bindings::vremote_to_user(buffer, answer.payload.as_ptr().cast(), count) };
+        kernel::error::to_result(status).map(|()| count as c_int)
+    };
+    read().unwrap_or_else(|error: Error| error.to_errno())
+}
+
+/// Sets mode, owner and times. The size is another request.
+///
+/// # Safety
+///
+/// `dentry` is one of ours with an inode, `wanted` what the kernel wants set.
+pub(super) unsafe fn set_attributes(dentry: *mut dentry, wanted: *const iattr) -> Result {
+    // SAFETY: By this function's contract.
+    let ((kept, path), wanted) = unsafe { (of((*dentry).d_inode, dentry)?, &*wanted) };
+    let set = |mask: u32| wanted.ia_valid & mask != 0;
+    let time = |now: u32, then: u32, explicit: u32, at: &bindings::timespec64| {
+        let bit = match (set(explicit), set(now)) {
+            (true, _) => then,
+            (false, true) => now_bit(now),
+            (false, false) => 0,
+        };
+        let at = Time {
+            seconds: at.tv_sec,
+            nanoseconds: at.tv_nsec as u32,
+        };
+        (bit, if bit == then { at } else { Time::default() })
+    };
+    let (atime_bit, atime) = time(
+        bindings::ATTR_ATIME,
+        change::ATIME,
+        bindings::ATTR_ATIME_SET,
+        &wanted.ia_atime,
+    );
+    let (mtime_bit, mtime) = time(
+        bindings::ATTR_MTIME,
+        change::MTIME,
+        bindings::ATTR_MTIME_SET,
+        &wanted.ia_mtime,
+    );
+    let mut ids = [0u32; 2];
+    // SAFETY: `wanted` is valid, and `ids` has room for both.
+    unsafe { bindings::vremote_wanted_ids(wanted, ids.as_mut_ptr()) };
+    let bit = |mask: u32, ours: u32| if set(mask) { ours } else { 0 };
+    // With a new owner the origin itself takes the set-id bits away.
+    let by_owner = set(bindings::ATTR_KILL_SUID | bindings::ATTR_KILL_SGID);
+    let mode_bit = if by_owner { 0 } else { change::MODE };
+    let change = Change {
+        valid: bit(bindings::ATTR_MODE, mode_bit)
+            | bit(bindings::ATTR_UID, change::UID)
+            | bit(bindings::ATTR_GID, change::GID)
+            | atime_bit
+            | mtime_bit,
+        mode: u32::from(wanted.ia_mode) & 0o7777,
+        uid: ids[0],
+        gid: ids[1],
+        atime,
+        mtime,
+    };
+    if change.valid == 0 {
+        return Ok(());
+    }
+    // A descriptor's file may have lost its name to another one.
+    let header = Header {
+        index: kept.identity.map_or(0, |identity| identity.ino),
+        ..Header::new(Kind::SetAttr)
+    };
+    let answer = ask(&kept.peer, header, path.at_node()?, &change.encode())?;
+    let attributes = Attributes::decode(&answer.payload).ok_or(EPROTO)?;
+    kept.learn(&answer.header, &attributes);
+    Ok(())
+}
+
+/// Our bit for "now" of one of the kernel's time bits.
+fn now_bit(kernels: u32) -> u32 {
+    if kernels == bindings::ATTR_ATIME {
+        change::ATIME_NOW
+    } else {
+        change::MTIME_NOW
+    }
+}
+
+/// `iterate_shared`: asks for as many entries as fit a message, again and again, until the caller has enough. Positions are the origin's.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+pub(super) unsafe extern "C" fn iterate(file: *mut file, context: *mut dir_context) -> c_int {
+    // SAFETY: By this function's contract.
+    errno(unsafe { list(file, &mut *context) })
+}
+
+/// # Safety
+///
+/// As `iterate`.
+unsafe fn list(file: *mut file, context: &mut dir_context) -> Result {
+    // SAFETY: By this function's contract.
+    let (kept, path) = unsafe { of((*file).f_inode, bindings::vremote_file_dentry(file)) }?;
+    loop {
+        let header = Header {
+            size: context.pos as u64,
+            ..Header::new(Kind::List)
+        };
+        let answer = ask(&kept.peer, header, path.at_node()?, &[])?;
+        let mut rest = &answer.payload[..];
+        if rest.is_empty() {
+            return Ok(());
+        }
+        while !rest.is_empty() {
+            let (entry, behind) = Entry::decode(rest).ok_or(EPROTO)?;
+            // SAFETY: The context is the kernel's, the name has so many bytes.
+            let more = unsafe {
+                bindings::vremote_dir_emit(
+                    context,
+                    entry.name.as_ptr().cast(),
+                    entry.name.len() as c_int,
+                    number(&kept.peer, answer.header.index, entry.ino),
+                    entry.kind.into(),
+                )
+            };
+            if !more {
+                return Ok(());
+            }
+            context.pos = entry.next as i64;
+            rest = behind;
+        }
+    }
+}

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: GPL-2.0
+/* See names.h. */
+
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/mount.h>
+#include <linux/namei.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+#include <linux/unaligned.h>
+
+#include "names.h"
+
+/* The directory that a name is in, and the name's last part. The export itself (an empty name) is not to be touched. */
+static int parent_of(const struct path *root, const char *name, struct path *parent, struct qstr *last)
+{
+	const char *slash = strrchr(name, '/');
+	char *directory;
+	int err;
+
+	*last = QSTR(slash ? slash + 1 : name);
+	if (!last->len)
+		return -EBUSY;
+	if (!slash) {
+		*parent = *root;
+		path_get(parent);
+		return 0;
+	}
+	directory = kstrndup(name, slash - name, GFP_KERNEL);
+	if (!directory)
+		return -ENOMEM;
+	err = vfs_path_lookup(root->dentry, root->mnt, directory, LOOKUP_FOLLOW | LOOKUP_DIRECTORY, parent);
+	kfree(directory);
+	return err;
+}
+
+/* As parent_of, and the file system may be written to until let_go. */
+static int parent_to_change(const struct path *root, const char *name, struct path *parent, struct qstr *last)
+{
+	int err = parent_of(root, name, parent, last);
+
+	if (err)
+		return err;
+	err = mnt_want_write(parent->mnt);
+	if (err)
+		path_put(parent);
+	return err;
+}
+
+static void let_go(struct path *parent)
+{
+	mnt_drop_write(parent->mnt);
+	path_put(parent);
+}
+
+/* A directory, or a symlink to `target`. The umask that counts, the caller's, has been applied there. */
+int vremote_names_make(const struct path *root, const char *name, umode_t mode, const char *target)
+{
+	struct iattr attr = { .ia_valid = ATTR_MODE | ATTR_FORCE };
+	struct dentry *dentry;
+	struct mnt_idmap *idmap;
+	struct path parent;
+	struct qstr last;
+	int err;
+
+	if (S_ISLNK(mode) ? !*target : !S_ISDIR(mode))
+		return -EINVAL;
+	err = parent_to_change(root, name, &parent, &last);
+	if (err)
+		return err;
+	idmap = mnt_idmap(parent.mnt);
+	dentry = start_creating(idmap, parent.dentry, &last);
+	err = PTR_ERR_OR_ZERO(dentry);
+	if (!err && d_is_positive(dentry))
+		err = -EEXIST;
+	if (!err && S_ISLNK(mode)) {
+		err = vfs_symlink(idmap, d_inode(parent.dentry), dentry, target, NULL);
+	} else if (!err) {
+		/* Drops what it was given if it fails. */
+		dentry = vfs_mkdir(idmap, d_inode(parent.dentry), dentry, mode, NULL);
+		err = PTR_ERR_OR_ZERO(dentry);
+		if (!err && d_is_positive(dentry)) {
+			attr.ia_mode = (d_inode(dentry)->i_mode & ~01777) | (mode & 01777);
+			inode_lock_nested(d_inode(dentry), I_MUTEX_CHILD);
+			if (d_inode(dentry)->i_mode != attr.ia_mode)
+				notify_change(idmap, dentry, &attr, NULL);
+			inode_unlock(d_inode(dentry));
+		}
+	}
+	end_creating(dentry);
+	let_go(&parent);
+	return err;
+}
+
+/* A second name of a file. */
+int vremote_names_link(const struct path *root, const char *from, const char *name)
+{
+	struct path old, parent;
+	struct dentry *dentry;
+	struct qstr last;
+	int err;
+
+	err = vfs_path_lookup(root->dentry, root->mnt, from, 0, &old);
+	if (err)
+		return err;
+	err = parent_to_change(root, name, &parent, &last);
+	if (err)
+		goto put;
+	err = -EXDEV;
+	if (old.mnt != parent.mnt)
+		goto drop;
+	dentry = start_creating(mnt_idmap(parent.mnt), parent.dentry, &last);
+	err = PTR_ERR_OR_ZERO(dentry);
+	if (!err)
+		err = vfs_link(old.dentry, mnt_idmap(parent.mnt), d_inode(parent.dentry), dentry, NULL);
+	end_creating(dentry);
+drop:
+	let_go(&parent);
+put:
+	path_put(&old);
+	return err;
+}
+
+int vremote_names_remove(const struct path *root, const char *name, bool directory)
+{
+	struct inode *inode = NULL;
+	struct dentry *dentry;
+	struct path parent;
+	struct qstr last;
+	int err;
+
+	err = parent_to_change(root, name, &parent, &last);
+	if (err)
+		return err;
+	dentry = start_removing(mnt_idmap(parent.mnt), parent.dentry, &last);
+	err = PTR_ERR_OR_ZERO(dentry);
+	if (!err && directory) {
+		err = vfs_rmdir(mnt_idmap(parent.mnt), d_inode(parent.dentry), dentry, NULL);
+	} else if (!err) {
+		/* Its blocks are freed after the directory is unlocked. */
+		inode = d_inode(dentry);
+		ihold(inode);
+		err = vfs_unlink(mnt_idmap(parent.mnt), d_inode(parent.dentry), dentry, NULL);
+	}
+	end_removing(dentry);
+	iput(inode);
+	let_go(&parent);
+	return err;
+}
+
+int vremote_names_rename(const struct path *root, const char *from, const char *to, unsigned int flags)
+{
+	struct path old, new;
+	struct qstr old_last, new_last;
+	struct renamedata data = {};
+	int err;
+
+	/* What the system call checks; whiteouts are for overlays of this node. */
+	if (flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE) || flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
+		return -EINVAL;
+	err = parent_to_change(root, from, &old, &old_last);
+	if (err)
+		return err;
+	err = parent_of(root, to, &new, &new_last);
+	if (err)
+		goto drop;
+	err = -EXDEV;
+	if (old.mnt != new.mnt)
+		goto put;
+	data.mnt_idmap = mnt_idmap(old.mnt);
+	data.old_parent = old.dentry;
+	data.new_parent = new.dentry;
+	data.flags = flags;
+	err = start_renaming(&data, 0, &old_last, &new_last);
+	if (err)
+		goto put;
+	err = vfs_rename(&data);
+	end_renaming(&data);
+put:
+	path_put(&new);
+drop:
+	let_go(&old);
+	return err;
+}
+
+/* Mode, owner and times, of a symlink itself if it is one; ESTALE if the name is that of another inode by now. */
+int vremote_names_change(const struct path *root, const char *name, u64 ino, const struct vremote_change *change)
+{
+	struct iattr attr = {
+		.ia_valid = change->valid,
+		.ia_atime = change->atime,
+		.ia_mtime = change->mtime,
+	};
+	struct path path;
+	int err;
+
+	err = vfs_path_lookup(root->dentry, root->mnt, name, 0, &path);
+	if (err)
+		return err;
+	err = ino && d_inode(path.dentry)->i_ino != ino ? -ESTALE : mnt_want_write(path.mnt);
+	if (err)
+		goto put;
+	inode_lock(d_inode(path.dentry));
+	if (change->valid & ATTR_MODE)
+		attr.ia_mode = (d_inode(path.dentry)->i_mode & S_IFMT) | (change->mode & 07777);
+	if (change->valid & ATTR_UID)
+		attr.ia_vfsuid = VFSUIDT_INIT(KUIDT_INIT(change->uid));
+	if (change->valid & ATTR_GID)
+		attr.ia_vfsgid = VFSGIDT_INIT(KGIDT_INIT(change->gid));
+	/* As chown(2) does. A change of the mode says itself what becomes of these bits; both together are a BUG. */
+	if (change->valid & (ATTR_UID | ATTR_GID) && !(change->valid & ATTR_MODE) && !S_ISDIR(d_inode(path.dentry)->i_mode))
+		attr.ia_valid |= ATTR_KILL_SUID | ATTR_KILL_PRIV | setattr_should_drop_sgid(mnt_idmap(path.mnt),
+											    d_inode(path.dentry));
+	err = notify_change(mnt_idmap(path.mnt), path.dentry, &attr, NULL);
+	inode_unlock(d_inode(path.dentry));
+	mnt_drop_write(path.mnt);
+put:
+	path_put(&path);
+	return err;
+}
+
+/* Where a symlink leads; its length. */
+ssize_t vremote_names_read_link(const struct path *root, const char *name, u8 *buffer, size_t bytes)
+{
+	DEFINE_DELAYED_CALL(done);
+	const char *target;
+	struct path path;
+	ssize_t length;
+	int err;
+
+	err = vfs_path_lookup(root->dentry, root->mnt, name, 0, &path);
+	if (err)
+		return err;
+	target = d_is_symlink(path.dentry) ? vfs_get_link(path.dentry, &done) : ERR_PTR(-EINVAL);
+	if (IS_ERR(target)) {
+		length = PTR_ERR(target);
+	} else {
+		length = min(strlen(target), bytes);
+		memcpy(buffer, target, length);
+		do_delayed_call(&done);
+	}
+	path_put(&path);
+	return length;
+}
+
+/* Entries as rust/proto/wire.rs has them (Entry), one behind the other. */
+struct listing {
+	struct dir_context context;
+	u8 *buffer;
+	size_t used;
+	size_t room;
+	/* Where the last entry keeps the position of the next one. */
+	u8 *next;
+};
+
+#define ENTRY_HEAD 20
+
+static bool add_entry(struct dir_context *context, const char *name, int length, loff_t offset, u64 ino, unsigned int type)
+{
+	struct listing *listing = container_of(context, struct listing, context);
+	u8 *entry = listing->buffer + listing->used;
+
+	if (listing->room - listing->used < ENTRY_HEAD + length)
+		return false;
+	if (listing->next)
+		put_unaligned_le64(offset, listing->next);
+	put_unaligned_le64(ino, entry + 8);
+	put_unaligned_le16(type, entry + 16);
+	put_unaligned_le16(length, entry + 18);
+	memcpy(entry + ENTRY_HEAD, name, length);
+	listing->next = entry;
+	listing->used += ENTRY_HEAD + length;
+	return true;
+}
+
+/* Fills the buffer from the position on; 0 bytes: there is no more. */
+ssize_t vremote_names_list(const struct path *root, const char *name, u64 *position, u64 *device, u8 *buffer, size_t bytes)
+{
+	struct listing listing = {
+		.context.actor = add_entry,
+		.buffer = buffer,
+		.room = bytes,
+	};
+	struct file *file;
+	loff_t at;
+	int err;
+
+	file = file_open_root(root, *name ? name : ".", O_RDONLY | O_DIRECTORY | O_LARGEFILE, 0);
+	if (IS_ERR(file))
+		return PTR_ERR(file);
+	*device = file_inode(file)->i_sb->s_dev;
+	at = vfs_llseek(file, *position, SEEK_SET);
+	err = at < 0 ? at : iterate_dir(file, &listing.context);
+	*position = listing.context.pos;
+	if (listing.next)
+		put_unaligned_le64(listing.context.pos, listing.next);
+	fput(file);
+	return err < 0 ? err : listing.used;
+}

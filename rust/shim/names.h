@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What origin/namespace.rs needs from C: changes of directories, which the kernel makes by sequences over structures that its bindings
+ * keep opaque. All names are below a root, and looked up with the rights of the caller.
+ */
+#ifndef VREMOTE_SHIM_NAMES_H
+#define VREMOTE_SHIM_NAMES_H
+
+#include <linux/path.h>
+#include <linux/time64.h>
+#include <linux/types.h>
+
+/* What is to be set; bits of `valid` are those of struct iattr. */
+struct vremote_change {
+	u32 valid;
+	u32 mode;
+	u32 uid;
+	u32 gid;
+	struct timespec64 atime;
+	struct timespec64 mtime;
+};
+
+int vremote_names_make(const struct path *root, const char *name, umode_t mode, const char *target);
+int vremote_names_link(const struct path *root, const char *from, const char *name);
+int vremote_names_remove(const struct path *root, const char *name, bool directory);
+int vremote_names_rename(const struct path *root, const char *from, const char *to, unsigned int flags);
+int vremote_names_change(const struct path *root, const char *name, u64 ino, const struct vremote_change *change);
+ssize_t vremote_names_read_link(const struct path *root, const char *name, u8 *buffer, size_t bytes);
+ssize_t vremote_names_list(const struct path *root, const char *name, u64 *position, u64 *device, u8 *buffer, size_t bytes);
+
+#endif
