@@ -44,7 +44,7 @@ check "… and still writable here" r "m.__setitem__(slice(30000, 30005), b'MSYN
 check "… and seen there" o "om[30000:30005]" "b'MSYNC'"
 check "a mapping outlives its descriptor" r "os.close(fd) or m.__setitem__(slice(100, 105), b'alive') or globals().update(fd=remote('$F'))" ok
 check "… and its stores arrive" o "os.pread(plain, 5, 100)" "b'alive'"
-check "stores of a process are kept when it ends" r "ends(lambda: m.__setitem__(slice(200, 205), b'child'))" done
+check "stores of a process are kept when it ends" r "ends(lambda: m.__setitem__(slice(200, 205), b'child'))" "done"
 check "… the origin has them" o "os.pread(plain, 5, 200)" "b'child'"
 check "read(2) into a mapping of the same file" r "os.preadv(fd, [memoryview(m)[8 * PAGE:9 * PAGE]], 9 * PAGE)" 4096
 check "… is a store as well" o "om[8 * PAGE:9 * PAGE] == om[9 * PAGE:10 * PAGE]"
@@ -63,11 +63,11 @@ check "a private page that was not stored to is the file's" r "sha(p[3 * PAGE:])
 check "a shared mapping for writing needs a descriptor for both" r "mmap.mmap(remote('$F', RO), PAGE)" EACCES
 check "one for reading does not" r "mmap.mmap(remote('$F', RO), 12, prot=mmap.PROT_READ)[0:7]" "b'public!'"
 check "a private one for writing neither" r "mmap.mmap(remote('$F', RO), PAGE, flags=mmap.MAP_PRIVATE).__setitem__(0, 1)" ok
-check "a mapping of the last, partial page" r "ends(lambda: mmap.mmap(fd, 100, offset=40 * PAGE)[99])" done
+check "a mapping of the last, partial page" r "ends(lambda: mmap.mmap(fd, 100, offset=40 * PAGE)[99])" "done"
 must o "os.truncate('$F', 39 * PAGE)"
 check "the origin makes the file shorter: SIGBUS behind its end" r "ends(lambda: m[40 * PAGE])" SIGBUS
 check "… and for stores" r "ends(lambda: m.__setitem__(39 * PAGE, 1))" SIGBUS
-check "… not before it" r "ends(lambda: m[39 * PAGE - 1])" done
+check "… not before it" r "ends(lambda: m[39 * PAGE - 1])" "done"
 must o "os.truncate('$F', 41 * PAGE); os.pwrite(plain, b'longer', 40 * PAGE)"
 check "the origin makes it longer: what is new is there" r "m[40 * PAGE:40 * PAGE + 6]" "b'longer'"
 check "… and takes stores" r "m.__setitem__(slice(40 * PAGE, 40 * PAGE + 6), b'LONGER')" ok
