@@ -654,9 +654,28 @@ pub(super) fn settle_if_idle(share: &Arc<Share>) {
             && path_of(share).is_ok_and(|path| export::containing(&path).is_some())
             && share::snapshot().is_ok_and(|shares| shares.len() <= IDLE_SHARES)
     };
-    if idle && !keep() {
-        let share = share.clone();
-        let _ = queue().try_spawn(GFP_KERNEL, move || settle(&share));
+    if !idle || keep() {
+        return;
+    }
+    {
+        // One at a time: with a large file it takes longer than the pauses between those who want it.
+        let mut state = share.state.lock();
+        if let Some(again) = &mut state.settling {
+            *again = true;
+            return;
+        }
+        state.settling = Some(false);
+    }
+    let share_of_work = share.clone();
+    let spawned = queue().try_spawn(GFP_KERNEL, move || {
+        settle(&share_of_work);
+        let again = share_of_work.state.lock().settling.take() == Some(true);
+        if again {
+            settle_if_idle(&share_of_work);
+        }
+    });
+    if spawned.is_err() {
+        share.state.lock().settling = None;
     }
 }
 

@@ -127,6 +127,8 @@ pub(super) struct State {
     pub(super) opens: KVec<Opens>,
     /// Local descriptors opened with `O_ORIGIN`.
     pub(super) descriptors: u32,
+    /// Its pages are being taken home, to end it; `true`: this was wanted once more meanwhile.
+    pub(super) settling: Option<bool>,
     /// Taken out of the table: nobody may open it any more.
     pub(super) dead: bool,
 }
@@ -322,6 +324,7 @@ impl Share {
                     frozen: KVec::new(),
                     opens: KVec::new(),
                     descriptors: 0,
+                    settling: None,
                     dead: false,
                 }),
                 restoring <- new_mutex!(()),

@@ -81,6 +81,8 @@ pub(super) static PAGES: super::fs::Operations<bindings::address_space_operation
         readahead: Some(super::pages::readahead),
         writepages: Some(super::writeback::writepages),
         dirty_folio: Some(bindings::filemap_dirty_folio),
+        // Whoever works on a folio here has a reference, which keeps it where it is.
+        migrate_folio: Some(bindings::filemap_migrate_folio),
         ..pin_init::zeroed()
     });
 
