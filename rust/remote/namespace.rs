@@ -240,30 +240,20 @@ pub(super) unsafe fn set_attributes(dentry: *mut dentry, wanted: *const iattr) -
     // SAFETY: By this function's contract.
     let ((kept, path), wanted) = unsafe { (of((*dentry).d_inode, dentry)?, &*wanted) };
     let set = |mask: u32| wanted.ia_valid & mask != 0;
-    let time = |now: u32, then: u32, explicit: u32, at: &bindings::timespec64| {
-        let bit = match (set(explicit), set(now)) {
-            (true, _) => then,
-            (false, true) => now_bit(now),
-            (false, false) => 0,
-        };
-        let at = Time {
-            seconds: at.tv_sec,
-            nanoseconds: at.tv_nsec as u32,
-        };
-        (bit, if bit == then { at } else { Time::default() })
+    let time = |at: &bindings::timespec64| Time {
+        seconds: at.tv_sec,
+        nanoseconds: at.tv_nsec as u32,
     };
-    let (atime_bit, atime) = time(
-        bindings::ATTR_ATIME,
-        change::ATIME,
-        bindings::ATTR_ATIME_SET,
-        &wanted.ia_atime,
-    );
-    let (mtime_bit, mtime) = time(
-        bindings::ATTR_MTIME,
-        change::MTIME,
-        bindings::ATTR_MTIME_SET,
-        &wanted.ia_mtime,
-    );
+    let (atime_bit, atime) = match (set(bindings::ATTR_ATIME), set(bindings::ATTR_ATIME_SET)) {
+        (true, true) => (change::ATIME, time(&wanted.ia_atime)),
+        (true, false) => (change::ATIME_NOW, Time::default()),
+        (false, _) => (0, Time::default()),
+    };
+    let (mtime_bit, mtime) = match (set(bindings::ATTR_MTIME), set(bindings::ATTR_MTIME_SET)) {
+        (true, true) => (change::MTIME, time(&wanted.ia_mtime)),
+        (true, false) => (change::MTIME_NOW, Time::default()),
+        (false, _) => (0, Time::default()),
+    };
     let mut ids = [0u32; 2];
     // SAFETY: `wanted` is valid, and `ids` has room for both.
     unsafe { bindings::vremote_wanted_ids(wanted, ids.as_mut_ptr()) };
@@ -295,15 +285,6 @@ pub(super) unsafe fn set_attributes(dentry: *mut dentry, wanted: *const iattr) -
     let attributes = Attributes::decode(&answer.payload).ok_or(EPROTO)?;
     kept.learn(&answer.header, &attributes);
     Ok(())
-}
-
-/// Our bit for "now" of one of the kernel's time bits.
-fn now_bit(kernels: u32) -> u32 {
-    if kernels == bindings::ATTR_ATIME {
-        change::ATIME_NOW
-    } else {
-        change::MTIME_NOW
-    }
 }
 
 /// `iterate_shared`: asks for as many entries as fit a message, again and again, until the caller has enough. Positions are the origin's.

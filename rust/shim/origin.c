@@ -283,7 +283,8 @@ int vremote_origin_install(struct file *file, unsigned long index, const void *d
 	bytes = min_t(loff_t, bytes, size - pos);
 	if (!bytes)
 		return 0;
-	file_start_write(file);
+	/* Not file_start_write: the caller may be in a write to the same file system. */
+	sb_start_pagefault(inode->i_sb);
 	file_update_time(file);
 	ret = mapping->a_ops->write_begin(NULL, mapping, pos, bytes, &folio, &fsdata);
 	if (!ret) {
@@ -292,7 +293,7 @@ int vremote_origin_install(struct file *file, unsigned long index, const void *d
 		ret = mapping->a_ops->write_end(NULL, mapping, pos, bytes, bytes, folio, fsdata);
 		ret = ret < 0 ? ret : ret < bytes ? -EIO : 0;
 	}
-	file_end_write(file);
+	sb_end_pagefault(inode->i_sb);
 	balance_dirty_pages_ratelimited(mapping);
 	return ret;
 }
