@@ -99,9 +99,9 @@ check "who may read it need not be able to run it" r "as_user(1000, 1000, [], la
 # ---- two mappings of one page, stored to at the same time
 must o "put('$DIR/page', bytes(8192)); page = share('$DIR/page')"
 count() { # TIMES LEAD
-	on 1 $VT/counter -o -m "$DIR/page" 0 2 "$1" "$2" >"$TMP/1" 2>&1 &
+	on 1 $VT/counter -l $((VREMOTE_DEBUG ? 1200 : 300)) -o -m "$DIR/page" 0 2 "$1" "$2" >"$TMP/1" 2>&1 &
 	local first=$! rc=0
-	on 2 $VT/counter -m "$DIR/page" 1 2 "$1" "$2" >"$TMP/2" 2>&1 || rc=1
+	on 2 $VT/counter -l $((VREMOTE_DEBUG ? 1200 : 300)) -m "$DIR/page" 1 2 "$1" "$2" >"$TMP/2" 2>&1 || rc=1
 	wait $first || rc=1
 	note "node1: $(cat "$TMP/1"); node2: $(cat "$TMP/2") (count, seconds)"
 	return $rc

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * counter [-o] [-m] PATH SLOT PARTIES TIMES LEAD
+ * counter [-o] [-m] [-l SECONDS] PATH SLOT PARTIES TIMES LEAD
  *
  * Opens PATH with O_REMOTE (-o: O_REMOTE | O_ORIGIN), maps it with -m to load and store instead of reading and writing, and adds 1, so many times, to the 64-bit number in its slot of the first page:
  * bytes 1024 * SLOT to 1024 * SLOT + 8. Nobody else writes those; a value that is not the one written last is an error at once.
  * The parties (slots 0 to PARTIES - 1) wait for each other before they begin, in the second page, and then none is ever more than LEAD
  * turns ahead of another (0: as fast as each can), which it sees in the others' slots. Prints the number and the seconds.
+ * Gives up after 300 seconds, or as many as -l says.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -28,7 +29,6 @@
 #define SLOT_BYTES 1024
 #define MAX_PARTIES 4
 #define BARRIER 4096
-#define LIMIT 300 /* seconds */
 
 static int fd;
 static volatile char *map;
@@ -79,26 +79,28 @@ static void wait_for(off_t page, const uint64_t *least, uint64_t more)
 int main(int argc, char **argv)
 {
 	uint64_t times, lead, i, value, expected, turn, base[MAX_PARTIES] = {}, round[MAX_PARTIES];
-	int flags = O_RDWR | O_REMOTE, mapped = 0, option;
+	int flags = O_RDWR | O_REMOTE, mapped = 0, limit = 300, option;
 	struct timespec from, to;
 
-	while ((option = getopt(argc, argv, "om")) != -1) {
+	while ((option = getopt(argc, argv, "oml:")) != -1) {
 		if (option == 'o')
 			flags |= O_ORIGIN;
 		else if (option == 'm')
 			mapped = 1;
+		else if (option == 'l')
+			limit = atoi(optarg);
 		else
 			return 2;
 	}
 	argc -= optind - 1;
 	argv += optind - 1;
 	if (argc != 6 || (slot = atoi(argv[2])) >= MAX_PARTIES || (parties = atoi(argv[3])) > MAX_PARTIES) {
-		fprintf(stderr, "usage: counter [-o] [-m] PATH SLOT PARTIES TIMES LEAD\n");
+		fprintf(stderr, "usage: counter [-o] [-m] [-l SECONDS] PATH SLOT PARTIES TIMES LEAD\n");
 		return 2;
 	}
 	times = strtoull(argv[4], NULL, 0);
 	lead = strtoull(argv[5], NULL, 0);
-	deadline = time(NULL) + LIMIT;
+	deadline = time(NULL) + limit;
 	fd = open(argv[1], flags);
 	if (fd < 0)
 		die(argv[1]);
