@@ -230,7 +230,7 @@ proptest! {
         let bytes = change.encode();
         prop_assert_eq!(Change::decode(&bytes), Some(change));
         prop_assert_eq!(Change::decode(&bytes[1..]), None);
-        prop_assert_eq!(Change::decode(&Change { valid: valid | 1 << 20, ..change }.encode()), None);
+        prop_assert_eq!(Change::decode(&Change { valid: valid | (1 << 20), ..change }.encode()), None);
         prop_assert_eq!(Change::decode(&Change { mode: mode | 0o10000, ..change }.encode()), None);
     }
 
