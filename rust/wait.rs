@@ -56,6 +56,18 @@ impl Event {
     }
 }
 
+/// What ends a wait early.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Wait {
+    /// Nothing.
+    Always = 0,
+    /// A signal that kills the task.
+    Killable = 1,
+    /// Any signal that the task takes.
+    Interruptible = 2,
+}
+
 /// Something that changes again and again; any number of tasks may wait for the next change.
 ///
 /// Who waits takes [`Changes::seen`], then looks at what it waits for, then calls [`Changes::wait`]: no change is missed.
@@ -97,14 +109,15 @@ impl Changes {
     ///
     /// # Errors
     ///
-    /// `EINTR`: `killable`, and the task was killed.
-    pub fn wait(&self, seen: u32, limit_us: u64, killable: bool) -> Result<bool> {
+    /// `EINTR`, or `ERESTARTSYS` of an interruptible wait: a signal came.
+    pub fn wait(&self, seen: u32, limit_us: u64, how: Wait) -> Result<bool> {
         let count = (&raw const self.count).cast::<u32>();
         // SAFETY: The queue was initialised by `new`; the counter lives as long as `self`.
         match unsafe {
-            shim::vremote_wait_change(self.queue.get(), count, seen, limit_us as usize, killable)
+            shim::vremote_wait_change(self.queue.get(), count, seen, limit_us as usize, how as u32)
         } {
             0 => Ok(false),
+            left if left < 0 && how == Wait::Interruptible => Err(ERESTARTSYS),
             left if left < 0 => Err(EINTR),
             _ => Ok(true),
         }

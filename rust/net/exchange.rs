@@ -32,7 +32,7 @@ use crate::{
         wire::{flags, Header},
     },
     stats::Reason,
-    wait::Event,
+    wait::{Event, Wait},
 };
 
 /// A request in flight, as its owner sees it. `Arc<T>` of an implementation coerces to `Arc<dyn Exchange>`.
@@ -396,7 +396,7 @@ impl Once {
             if let Some(once) = Once::try_begin(peer) {
                 return Ok(once);
             }
-            if !peer.once_ended.wait(seen, timeout_us(), true)? {
+            if !peer.once_ended.wait(seen, timeout_us(), Wait::Killable)? {
                 return Err(ETIMEDOUT);
             }
         }

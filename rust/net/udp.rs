@@ -374,7 +374,9 @@ pub(super) fn dispatch(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8
     peer.count_received(header);
     match header.kind {
         Kind::Reply | Kind::Grant | Kind::Ack => exchange::answered(peer, header, payload),
-        Kind::Invalidate | Kind::Recall => crate::remote::receive(peer, header, payload),
+        Kind::Invalidate | Kind::Recall | Kind::Unlocked => {
+            crate::remote::receive(peer, header, payload)
+        }
         Kind::Lookup
         | Kind::Open
         | Kind::Close
@@ -389,6 +391,7 @@ pub(super) fn dispatch(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8
         | Kind::Remove
         | Kind::Rename
         | Kind::SetAttr
+        | Kind::Lock
         | Kind::GetShared
         | Kind::GetModified
         | Kind::Put => crate::origin::receive(peer, header, payload),

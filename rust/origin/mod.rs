@@ -5,6 +5,7 @@
 mod export;
 mod grant;
 mod local;
+mod lock;
 mod namespace;
 mod pages;
 mod serve;
@@ -194,6 +195,7 @@ pub(crate) fn peer_gone(slot: Node) {
     serve::forget(slot);
     for share in share::snapshot().unwrap_or_default() {
         share.gone(slot);
+        share.unlock_all(slot);
         serve::settle_if_idle(&share);
     }
 }

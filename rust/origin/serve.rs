@@ -28,7 +28,10 @@ use crate::proto::{
     limits::{MAX_NODES, MAX_PATH, MAX_REPLIES, PAGE_BYTES},
     nodes::Node,
     reliable::{Begin, ReplyCache},
-    wire::{flags, Attributes, Credentials, Header, Kind, Time, ATTRIBUTES_BYTES, OPEN_TO_RUN},
+    wire::{
+        flags, Attributes, Credentials, Header, Kind, Lock, Time, ATTRIBUTES_BYTES, LOCK_BYTES,
+        OPEN_TO_RUN,
+    },
 };
 
 /// Shares that nobody has open are kept for their remotes' caches, up to so many.
@@ -324,7 +327,7 @@ fn with_file(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Ans
         .lock()
         .opens_of(peer.slot)
         .copied()
-        .ok_or(EBADF)?;
+        .ok_or(ESTALE)?;
     let writable = || {
         if opens.writers > 0 {
             Ok(())
@@ -372,6 +375,13 @@ fn with_file(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Ans
             answer.header.count = written as u32;
             answer.header.seq = seq;
             answer.header.size = size;
+            Ok(())
+        }
+        Kind::Lock => {
+            let lock = Lock::decode(payload).ok_or(EINVAL)?;
+            let found = share.lock(peer.slot, &lock)?;
+            answer.payload[..LOCK_BYTES].copy_from_slice(&found.encode());
+            answer.length = LOCK_BYTES;
             Ok(())
         }
         Kind::Commit => {
@@ -620,7 +630,7 @@ fn count_open(share: &Share, node: Node, write: bool) -> Result<bool> {
 
 /// A remote closed a descriptor.
 fn close(share: &Arc<Share>, node: Node, write: bool) {
-    {
+    let last = {
         let mut state = share.state.lock();
         let Some(opens) = state.opens_of(node) else {
             return;
@@ -634,6 +644,11 @@ fn close(share: &Arc<Share>, node: Node, write: bool) {
             return;
         }
         *counter -= 1;
+        opens.readers + opens.writers == 0
+    };
+    if last {
+        // Its owners have unlocked before, unless that message is lost still.
+        share.unlock_all(node);
     }
     settle_if_idle(share);
     crate::pin::unpin();

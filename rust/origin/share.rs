@@ -19,7 +19,10 @@ use kernel::{
     workqueue::{impl_has_work, new_work, Work, WorkItem},
 };
 
-use super::pages::{left_to, Context};
+use super::{
+    lock::Locks,
+    pages::{left_to, Context},
+};
 use crate::bindings;
 use crate::proto::{
     directory::{Action, Page, Tx},
@@ -157,6 +160,9 @@ pub(crate) struct Share {
     pub(super) mapping: *mut address_space,
     #[pin]
     pub(super) state: SpinLock<State>,
+    /// What remotes have locked.
+    #[pin]
+    pub(super) locks: Locks,
     /// Held while an orphaned stash is put back.
     #[pin]
     pub(super) restoring: Mutex<()>,
@@ -327,6 +333,7 @@ impl Share {
                     settling: None,
                     dead: false,
                 }),
+                locks <- Locks::new(),
                 restoring <- new_mutex!(()),
                 grants <- new_work!("vremote::grants"),
                 installs <- new_work!("vremote::installs"),

@@ -37,6 +37,19 @@ pub const MAX_FRAGMENTS: usize = MAX_PAYLOAD.div_ceil(FRAGMENT_BYTES);
 /// Pages that one `GetShared` or `GetModified` may ask for.
 pub const MAX_BATCH_PAGES: usize = 256;
 
+/// Owners of locks, of all remotes together, that one file may have.
+pub const MAX_LOCK_OWNERS: usize = 4096;
+
+/// Longest pause before a remote asks again for a lock that it waits for, should nobody tell it that something was unlocked: local
+/// programs of the origin do not.
+pub const LOCK_POLL_MAX_US: u64 = 250_000;
+/// The first such pause; it doubles.
+pub const LOCK_POLL_MIN_US: u64 = 5_000;
+
+/// How long a close waits for the origin to hear that locks are free, so that the next to ask finds them free. It hears of it
+/// later in any case.
+pub const UNLOCK_WAIT_US: u64 = 1_000_000;
+
 /// Longest path, as `PATH_MAX` counts it less the final NUL.
 pub const MAX_PATH: usize = 4095;
 

@@ -93,6 +93,12 @@ pub enum Kind {
     /// Sets mode, owner or times of the file with inode number `index` (0: any). `payload`: [`Credentials`], path and [`Change`]
     /// ([`Names`]). Reply: [`Attributes`].
     SetAttr = 29,
+    /// Locks a range of `file`, unlocks it, or asks who holds it. `payload`: a [`Lock`]. A `status` of `EAGAIN` says that somebody
+    /// else holds it. Reply to a test, as payload: the [`Lock`] in the way, or one of kind [`LockKind::Unlock`].
+    Lock = 30,
+    /// From the origin, not answered: something that a lock of this node on `file` waited for may be free. Lost ones are made up
+    /// for by asking again.
+    Unlocked = 42,
 
     /// Wants to read `count` pages from `index`. `seq`: the grant given up by asking (0: none). `payload`, if any: a
     /// bitmap of the pages still missing (bit 0 of byte 0 is page `index`).
@@ -116,7 +122,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Kind; 24] = [
+    pub const ALL: [Kind; 26] = [
         Kind::Hello,
         Kind::HelloAck,
         Kind::Reply,
@@ -134,6 +140,7 @@ impl Kind {
         Kind::Remove,
         Kind::Rename,
         Kind::SetAttr,
+        Kind::Lock,
         Kind::GetShared,
         Kind::GetModified,
         Kind::Grant,
@@ -141,6 +148,7 @@ impl Kind {
         Kind::Recall,
         Kind::Ack,
         Kind::Put,
+        Kind::Unlocked,
     ];
 
     /// The kind with this number, or `None` for one that version 1 does not know.
@@ -173,6 +181,7 @@ impl Kind {
             Kind::Remove => "Remove",
             Kind::Rename => "Rename",
             Kind::SetAttr => "SetAttr",
+            Kind::Lock => "Lock",
             Kind::GetShared => "GetShared",
             Kind::GetModified => "GetModified",
             Kind::Grant => "Grant",
@@ -180,6 +189,7 @@ impl Kind {
             Kind::Recall => "Recall",
             Kind::Ack => "Ack",
             Kind::Put => "Put",
+            Kind::Unlocked => "Unlocked",
         }
     }
 
@@ -201,6 +211,7 @@ impl Kind {
                 | Kind::Remove
                 | Kind::Rename
                 | Kind::SetAttr
+                | Kind::Lock
         )
     }
 }
@@ -731,6 +742,99 @@ impl Change {
             }
         }
         (change.valid & !change::ALL == 0 && change.mode & !0o7777 == 0).then_some(change)
+    }
+}
+
+/// What a [`Lock`] is to be, or is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum LockKind {
+    /// Nobody's: what is locked is to be free, or is.
+    #[default]
+    Unlock = 0,
+    /// Shared with other readers.
+    Read = 1,
+    /// Exclusive.
+    Write = 2,
+}
+
+/// A lock of a byte range (fcntl) or of a whole file (flock).
+///
+/// Layout: owner u64, start u64, end u64, pid u32, kind u8, bits u8, zero u16.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lock {
+    /// Who locks, as its node calls it: a process or an open file description.
+    pub owner: u64,
+    /// First byte.
+    pub start: u64,
+    /// Last byte; [`MAX_SIZE`]: to the end of the file, wherever that will be.
+    pub end: u64,
+    /// Process id on the node of the owner.
+    pub pid: u32,
+    /// What it is to be, or is.
+    pub kind: LockKind,
+    /// By flock(2), of the whole file: of no effect on locks by fcntl(2).
+    pub flock: bool,
+    /// Only asks who is in the way. Not with `flock`.
+    pub test: bool,
+    /// The owner waits: it wants to hear when something becomes free.
+    pub wait: bool,
+}
+
+/// Bytes of an encoded [`Lock`].
+pub const LOCK_BYTES: usize = 32;
+
+impl Lock {
+    const FLOCK: u8 = 1 << 0;
+    const TEST: u8 = 1 << 1;
+    const WAIT: u8 = 1 << 2;
+
+    /// The lock's bytes.
+    pub fn encode(&self) -> [u8; LOCK_BYTES] {
+        let mut bytes = [0; LOCK_BYTES];
+        let mut w = Writer {
+            bytes: &mut bytes,
+            at: 0,
+        };
+        for value in [self.owner, self.start, self.end] {
+            w.put(value.to_le_bytes());
+        }
+        w.put(self.pid.to_le_bytes());
+        let bits = if self.flock { Lock::FLOCK } else { 0 }
+            | if self.test { Lock::TEST } else { 0 }
+            | if self.wait { Lock::WAIT } else { 0 };
+        w.put([self.kind as u8, bits, 0, 0]);
+        bytes
+    }
+
+    /// Reads a lock; `None` if there are too few bytes or a field is out of its range.
+    pub fn decode(bytes: &[u8]) -> Option<Lock> {
+        let mut r = Reader { bytes };
+        let (owner, start, end, pid) = (r.u64()?, r.u64()?, r.u64()?, r.u32()?);
+        let kind = match r.u8()? {
+            0 => LockKind::Unlock,
+            1 => LockKind::Read,
+            2 => LockKind::Write,
+            _ => return None,
+        };
+        let bits = r.u8()?;
+        let lock = Lock {
+            owner,
+            start,
+            end,
+            pid,
+            kind,
+            flock: bits & Lock::FLOCK != 0,
+            test: bits & Lock::TEST != 0,
+            wait: bits & Lock::WAIT != 0,
+        };
+        let sane = r.u16()? == 0
+            && bits & !(Lock::FLOCK | Lock::TEST | Lock::WAIT) == 0
+            && start <= end
+            && end <= MAX_SIZE
+            && pid <= i32::MAX as u32
+            && !(lock.flock && lock.test);
+        sane.then_some(lock)
     }
 }
 

@@ -63,6 +63,8 @@ pub(super) static OPERATIONS: super::fs::Operations<bindings::file_operations> =
         splice_read: Some(splice_read),
         splice_write: Some(bindings::iter_file_splice_write),
         fsync: Some(fsync),
+        lock: Some(super::lock::lock),
+        flock: Some(super::lock::flock),
         mmap_prepare: Some(super::map::mmap_prepare),
         ..pin_init::zeroed()
     });
@@ -265,7 +267,7 @@ unsafe extern "C" fn release(inode: *mut inode, file: *mut file) -> c_int {
 /// # Safety
 ///
 /// `file` is an open descriptor of one of our files, and stays so during the call that this is part of.
-unsafe fn of_file(file: *mut file) -> Result<Arc<Inode>> {
+pub(super) unsafe fn of_file(file: *mut file) -> Result<Arc<Inode>> {
     // SAFETY: By this function's contract.
     unsafe { Inode::counted((*file).f_inode) }.ok_or(EIO)
 }

@@ -9,6 +9,7 @@
 //! | [`namespace`] | directories: listing and changing them |
 //! | [`state`] | what is kept for an inode |
 //! | [`file`] | descriptors: open, read, write, fsync, close |
+//! | [`lock`] | locks by fcntl(2) and flock(2) |
 //! | [`map`] | mappings of processes |
 //! | [`pages`] | pages: asking for them, getting them |
 //! | [`recall`] | giving pages up when the origin says so |
@@ -21,6 +22,7 @@
 pub(crate) mod file;
 pub(crate) mod fs;
 pub(crate) mod inode;
+mod lock;
 mod map;
 mod namespace;
 pub(crate) mod pages;
@@ -53,8 +55,14 @@ pub(crate) fn exit() {
     state::exit();
 }
 
-/// Takes an `Invalidate` or a `Recall` of `peer`. Receive thread: does not block.
+/// Takes an `Invalidate`, a `Recall` or an `Unlocked` of `peer`. Receive thread: does not block.
 pub(crate) fn receive(peer: &Arc<Peer>, header: &Header, _payload: &[u8]) {
+    if header.kind == Kind::Unlocked {
+        if let Some(inode) = state::by_file(peer.slot, header.file) {
+            inode.unlocked.happen();
+        }
+        return;
+    }
     if !matches!(header.kind, Kind::Invalidate | Kind::Recall) {
         return;
     }

@@ -35,6 +35,7 @@ use crate::proto::{
     reliable::PageAssembly,
     wire::{flags, Header, Kind},
 };
+use crate::wait::Wait;
 
 /// How long after a Get without any answer the next one is not even tried by a reader.
 const SILENCE_US: u64 = 500_000;
@@ -565,7 +566,7 @@ impl Inode {
             };
             if !asked {
                 // On its way home, or about to be dropped.
-                self.changes.wait(seen, net::timeout_us(), true)?;
+                self.changes.wait(seen, net::timeout_us(), Wait::Killable)?;
             }
         }
     }
@@ -577,7 +578,7 @@ impl Inode {
             if !self.state.lock().in_flight(page) {
                 return Ok(());
             }
-            self.changes.wait(seen, net::timeout_us(), true)?;
+            self.changes.wait(seen, net::timeout_us(), Wait::Killable)?;
         }
     }
 
@@ -696,7 +697,7 @@ impl Inode {
             if self.ask(Want::Read, &mut folio)? > 0 {
                 return Ok(());
             }
-            self.changes.wait(seen, net::timeout_us(), true)?;
+            self.changes.wait(seen, net::timeout_us(), Wait::Killable)?;
             if net::now_us() > end {
                 return Err(ETIMEDOUT);
             }

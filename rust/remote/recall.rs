@@ -19,6 +19,7 @@ use crate::proto::{
     copy::{InvalidateVerdict, RecallVerdict, State as CopyState},
     wire::{flags, Header, Kind},
 };
+use crate::wait::Wait;
 
 /// Longest time that a recall waits for a local writer which has just been given the page.
 const CLAIM_US: u64 = 10_000;
@@ -121,7 +122,7 @@ impl Inode {
                 // Somebody is about to ask for it again, because it had left memory: then the state changes in a moment. Its lock is not
                 // to be waited for, because it is let go only after the grant.
                 Err(_) => {
-                    let _ = self.changes.wait(self.changes.seen(), 1000, false);
+                    let _ = self.changes.wait(self.changes.seen(), 1000, Wait::Always);
                     continue;
                 }
             };
@@ -234,7 +235,7 @@ impl Inode {
             if left == 0 {
                 return;
             }
-            let _ = self.changes.wait(seen, left, false);
+            let _ = self.changes.wait(seen, left, Wait::Always);
         }
     }
 

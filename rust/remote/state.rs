@@ -43,7 +43,7 @@ use crate::proto::{
     limits::PAGE_BYTES,
     wire::{Attributes, Header},
 };
-use crate::wait::Changes;
+use crate::wait::{Changes, Wait};
 
 /// Which file of its node it is; never names two.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -129,6 +129,9 @@ pub(crate) struct Inode {
     /// Everything that somebody may wait for.
     #[pin]
     pub(super) changes: Changes,
+    /// The origin says that something was unlocked.
+    #[pin]
+    pub(super) unlocked: Changes,
     #[pin]
     work: Work<Inode, 0>,
     #[pin]
@@ -266,6 +269,7 @@ impl Inode {
                 // SAFETY: The slot is valid for writes.
                 words <- Opaque::ffi_init(|slot| unsafe { bindings::vremote_words_init(slot) }),
                 changes <- Changes::new(),
+                unlocked <- Changes::new(),
                 work <- new_work!("vremote::remote"),
                 burial <- new_work!("vremote::burial"),
             }),
@@ -621,7 +625,7 @@ impl Inode {
                     break;
                 }
             }
-            let _ = self.changes.wait(seen, net::timeout_us(), false);
+            let _ = self.changes.wait(seen, net::timeout_us(), Wait::Always);
         }
         let lost = self.dirty_bytes();
         if lost != 0 {

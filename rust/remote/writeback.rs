@@ -34,6 +34,7 @@ use crate::proto::{
     limits::PAGE_BYTES,
     wire::{flags, Header, Kind},
 };
+use crate::wait::Wait;
 
 /// `Put`s of one file that may be in flight before writeback waits.
 const MAX_PUTS: usize = 128;
@@ -281,7 +282,7 @@ impl Inode {
             if left == 0 {
                 return Err(ETIMEDOUT);
             }
-            self.changes.wait(seen, left, true)?;
+            self.changes.wait(seen, left, Wait::Killable)?;
         }
     }
 

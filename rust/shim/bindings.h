@@ -17,6 +17,7 @@
 #include <linux/pagemap.h>
 #include <linux/workqueue.h>
 
+#include "locks.h"
 #include "names.h"
 #include "net.h"
 #include "origin.h"

@@ -406,14 +406,16 @@ void vremote_wait_init(struct wait_queue_head *queue)
 	init_waitqueue_head(queue);
 }
 
-/* Macro. 1: changed, 0: time is up, negative: killed. */
+/* Macro. `how`: 0 nothing ends the wait early, 1 a fatal signal, 2 any. 1: changed, 0: time is up, negative: a signal. */
 long vremote_wait_change(struct wait_queue_head *queue, const u32 *changes, u32 seen, unsigned long microseconds,
-			 bool killable)
+			 unsigned int how)
 {
 	unsigned long limit = usecs_to_jiffies(min_t(unsigned long, microseconds, UINT_MAX)) + 1;
 	long left;
 
-	if (killable)
+	if (how == 2)
+		left = wait_event_interruptible_timeout(*queue, READ_ONCE(*changes) != seen, limit);
+	else if (how == 1)
 		left = wait_event_killable_timeout(*queue, READ_ONCE(*changes) != seen, limit);
 	else
 		left = wait_event_timeout(*queue, READ_ONCE(*changes) != seen, limit);

@@ -93,7 +93,7 @@ bool vremote_wbc_integrity(const struct writeback_control *wbc);
 /* Waiting */
 void vremote_wait_init(struct wait_queue_head *queue);
 long vremote_wait_change(struct wait_queue_head *queue, const u32 *changes, u32 seen, unsigned long microseconds,
-			 bool killable);
+			 unsigned int how);
 void vremote_wait_wake(struct wait_queue_head *queue);
 bool vremote_killed(void);
 

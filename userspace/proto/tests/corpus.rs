@@ -228,6 +228,21 @@ fn cases() -> BTreeMap<String, Vec<u8>> {
                 &with_path(b"/srv/file"),
             ),
         ),
+        (
+            "ok-lock",
+            datagram(
+                good(Kind::Lock),
+                &Lock {
+                    end: MAX_SIZE,
+                    kind: LockKind::Write,
+                    wait: true,
+                    ..Lock::default()
+                }
+                .encode(),
+            ),
+        ),
+        ("ok-lock-without-a-lock", bare(good(Kind::Lock))),
+        ("ok-unlocked", bare(good(Kind::Unlocked))),
         ("ok-get-shared", get(32, 100)),
         (
             "ok-get-shared-missing",

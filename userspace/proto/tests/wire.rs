@@ -235,6 +235,37 @@ proptest! {
     }
 
     #[test]
+    fn locks_arrive(
+        numbers: (u64, u64, u64),
+        pid in 0..=i32::MAX as u32,
+        kind in prop::sample::select(vec![LockKind::Unlock, LockKind::Read, LockKind::Write]),
+        bits: (bool, bool, bool),
+        garbage: Vec<u8>,
+    ) {
+        let (owner, one, other) = (numbers.0, numbers.1 & MAX_SIZE, numbers.2 & MAX_SIZE);
+        let (start, end) = (one.min(other), one.max(other));
+        let (flock, test, wait) = (bits.0, bits.1 && !bits.0, bits.2);
+        let lock = Lock { owner, start, end, pid, kind, flock, test, wait };
+        let bytes = lock.encode();
+        prop_assert_eq!(Lock::decode(&bytes), Some(lock));
+        prop_assert_eq!(Lock::decode(&bytes[1..]), None);
+        prop_assert_eq!(Lock::decode(&Lock { flock: true, test: true, ..lock }.encode()), None);
+        prop_assert_eq!(Lock::decode(&Lock { end: MAX_SIZE + 1, ..lock }.encode()), None);
+        if start < end {
+            prop_assert_eq!(Lock::decode(&Lock { start: end, end: start, ..lock }.encode()), None);
+        }
+        for at in 28..LOCK_BYTES {
+            let mut wrong = bytes;
+            wrong[at] = 0xff;
+            prop_assert_eq!(Lock::decode(&wrong), None);
+        }
+        // Whatever comes is a lock within its limits, or none.
+        if let Some(lock) = Lock::decode(&garbage) {
+            prop_assert!(lock.start <= lock.end && lock.end <= MAX_SIZE);
+        }
+    }
+
+    #[test]
     fn entries_arrive(
         entries in prop::collection::vec((0..=MAX_SIZE, any::<u64>(), any::<u16>(), "[^/\\x00]{1,60}"), 0..20),
         garbage: Vec<u8>,
