@@ -14,7 +14,7 @@ use kernel::{
     sync::{new_mutex, Mutex},
 };
 
-use super::share::{File, Share};
+use super::share::{OwnFile, Share};
 use crate::bindings;
 use crate::net::{exchange::next_request, peer};
 use crate::proto::{
@@ -28,7 +28,7 @@ struct Holder {
     node: Node,
     owner: u64,
     flock: bool,
-    file: File,
+    file: OwnFile,
 }
 
 /// The locks of remotes on one file.
@@ -108,9 +108,7 @@ impl Share {
                     return Err(ENOLCK);
                 }
                 // SAFETY: The share's file is open.
-                let file = unsafe { bindings::vremote_origin_reopen(self.file.as_ptr()) };
-                // SAFETY: The reference is ours.
-                let file = unsafe { File::from_ret(file) }?;
+                let file = unsafe { OwnFile::open(self.file.as_ptr()) }?;
                 state.holders.push(
                     Holder {
                         node,

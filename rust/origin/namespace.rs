@@ -107,15 +107,20 @@ fn list_way(path: &[u8], position: u64, entries: &mut KVVec<u8>) -> Result {
 }
 
 /// Where a symlink leads.
-pub(super) fn read_link(payload: &[u8], target: &mut KVVec<u8>) -> Result {
+pub(super) fn read_link(header: &Header, payload: &[u8], target: &mut KVVec<u8>) -> Result {
     let (user, path) = serve::who_and_where(payload)?;
     let (export, rest) = place(path)?;
     let name = c_string(rest)?;
     *target = KVVec::zeroed(MAX_PATH, GFP_KERNEL)?;
     let _acting = Acting::begin(&user, export.root_squash)?;
+    let read = if header.index == 1 {
+        bindings::vremote_names_resolve
+    } else {
+        bindings::vremote_names_read_link
+    };
     // SAFETY: The root is counted, the name ends with NUL, the buffer is ours; we may sleep.
     let bytes = unsafe {
-        bindings::vremote_names_read_link(
+        read(
             &export.root,
             name.as_char_ptr(),
             target.as_mut_ptr(),

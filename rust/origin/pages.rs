@@ -425,14 +425,18 @@ impl Share {
             );
             from = index + 1;
         }
-        let mut closed = 0;
+        let (mut readers, mut writers) = (0, 0);
         self.state.lock().opens.retain(|opens| {
             if opens.node == node {
-                closed += opens.readers + opens.writers;
+                readers += opens.readers;
+                writers += opens.writers;
             }
             opens.node != node
         });
-        for _ in 0..closed {
+        for _ in 0..writers {
+            self.end_writing();
+        }
+        for _ in 0..readers + writers {
             crate::pin::unpin();
         }
     }

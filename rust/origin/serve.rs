@@ -18,7 +18,7 @@ use super::{
     namespace,
     pages::{Context, Outbox},
     queue, settle,
-    share::{self, File, Opens, Share},
+    share::{self, Opens, OwnFile, Share},
     CLOSING,
 };
 use crate::bindings;
@@ -281,7 +281,7 @@ fn answer(peer: &Arc<Peer>, header: &Header, payload: &[u8], bulk: &mut KVVec<u8
         Kind::Lookup => look_up(payload).map(|attributes| answer.attach(&attributes)),
         Kind::Open => open(peer, header, payload, &mut answer),
         Kind::List => namespace::list(header, payload, &mut answer.header, bulk),
-        Kind::ReadLink => namespace::read_link(payload, bulk),
+        Kind::ReadLink => namespace::read_link(header, payload, bulk),
         Kind::Make | Kind::Link | Kind::Remove | Kind::Rename | Kind::SetAttr => {
             namespace::change(header, payload).map(|attributes| {
                 if let Some(attributes) = attributes {
@@ -561,7 +561,14 @@ fn open(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Answer) 
         if write && !unsafe { bindings::vremote_origin_writable(share.file.as_ptr()) } {
             return Err(EROFS);
         }
-        if !count_open(&share, peer.slot, write)? {
+        if write {
+            share.begin_writing()?;
+        }
+        let counted = count_open(&share, peer.slot, write);
+        if write && !matches!(counted, Ok(true)) {
+            share.end_writing();
+        }
+        if !counted? {
             continue;
         }
         crate::pin::pin();
@@ -646,6 +653,9 @@ fn close(share: &Arc<Share>, node: Node, write: bool) {
         *counter -= 1;
         opens.readers + opens.writers == 0
     };
+    if write {
+        share.end_writing();
+    }
     if last {
         // Its owners have unlocked before, unless that message is lost still.
         share.unlock_all(node);
@@ -694,7 +704,7 @@ pub(super) fn settle_if_idle(share: &Arc<Share>) {
     }
 }
 
-fn attributes_of(file: &File) -> Result<Attributes> {
+fn attributes_of(file: &OwnFile) -> Result<Attributes> {
     let mut stat = bindings::kstat::default();
     let mut generation = 0;
     // SAFETY: The file is open, `stat` and `generation` are ours.

@@ -64,6 +64,43 @@ impl Drop for File {
     }
 }
 
+/// A file that this module has opened once more, for itself: nobody's opening, so that it is no writer whatever it may do.
+pub(crate) struct OwnFile(*mut file);
+
+// SAFETY: As for `File`.
+unsafe impl Send for OwnFile {}
+// SAFETY: As for `File`.
+unsafe impl Sync for OwnFile {}
+
+impl OwnFile {
+    /// Opens it: for reading and writing if the mount allows. Process context, sleeps.
+    ///
+    /// # Errors
+    ///
+    /// What opening returned.
+    ///
+    /// # Safety
+    ///
+    /// `file` must be valid during the call.
+    pub(super) unsafe fn open(file: *mut file) -> Result<OwnFile> {
+        // SAFETY: `file` is valid by this function's contract.
+        let own = unsafe { bindings::vremote_origin_reopen(file) };
+        kernel::error::from_err_ptr(own).map(OwnFile)
+    }
+
+    /// The kernel's pointer; valid while `self` lives.
+    pub(crate) fn as_ptr(&self) -> *mut file {
+        self.0
+    }
+}
+
+impl Drop for OwnFile {
+    fn drop(&mut self) {
+        // SAFETY: Opened by `open`, and ours.
+        unsafe { bindings::vremote_origin_close(self.0) };
+    }
+}
+
 /// A transaction and what belongs to it while it runs.
 #[derive(Default)]
 pub(super) struct Active {
@@ -156,7 +193,7 @@ pub(crate) struct Share {
     /// File id on the wire; unique in this session.
     pub(super) id: u64,
     /// The file, opened for ourselves, for reading and writing if the mount allows.
-    pub(super) file: File,
+    pub(super) file: OwnFile,
     pub(super) mapping: *mut address_space,
     #[pin]
     pub(super) state: SpinLock<State>,
@@ -310,8 +347,8 @@ impl Share {
         }
         // SAFETY: As above.
         kernel::error::to_result(unsafe { bindings::vremote_origin_shareable(file) })?;
-        // SAFETY: As above; the reference returned is ours.
-        let own = unsafe { File::from_ret(bindings::vremote_origin_reopen(file)) }?;
+        // SAFETY: As above.
+        let own = unsafe { OwnFile::open(file) }?;
         let id_node = kernel::rbtree::RBTreeNodeReservation::new(GFP_KERNEL)?;
         let mapping_node = kernel::rbtree::RBTreeNodeReservation::new(GFP_KERNEL)?;
         let share = Arc::pin_init(
@@ -385,6 +422,24 @@ impl Share {
         };
         drop(nodes);
         true
+    }
+
+    /// A remote opens the file for writing: until [`Share::end_writing`] no program is run from it here.
+    ///
+    /// # Errors
+    ///
+    /// `ETXTBSY`: one is.
+    pub(super) fn begin_writing(&self) -> Result {
+        // SAFETY: The file is open.
+        kernel::error::to_result(unsafe {
+            bindings::vremote_origin_write_begin(self.file.as_ptr())
+        })
+    }
+
+    /// The reverse of [`Share::begin_writing`].
+    pub(super) fn end_writing(&self) {
+        // SAFETY: The file is open.
+        unsafe { bindings::vremote_origin_write_end(self.file.as_ptr()) };
     }
 
     /// Size of the file in bytes.

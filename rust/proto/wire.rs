@@ -78,7 +78,8 @@ pub enum Kind {
     /// What a directory has, from position `size` on (0: the start). `payload`: [`Credentials`] and a path. Reply: [`Entry`]s as
     /// payload, none if there are no more; `index`: the directory's device.
     List = 23,
-    /// Where a symlink leads. `payload`: [`Credentials`] and a path. Reply payload: the target.
+    /// Where a symlink leads. `payload`: [`Credentials`] and a path. Reply payload: the target as it is written; with `index` 1 the
+    /// absolute path of what it leads to at last, below the export.
     ReadLink = 24,
     /// A new directory, or a symlink. `index`: mode, type included; `payload`: [`Credentials`], path and target ([`Names`]).
     /// Reply: [`Attributes`].

@@ -7,18 +7,15 @@
 //! - The last name is asked for each time. Neither names that are missing nor attributes are cached.
 //! - Permission is the origin's decision, at `Lookup` and `Open` (to run it as well), with the caller's ids. access(2) is told of `x` no
 //!   more than that a file without any cannot be run.
-//! - Symbolic links of the origin are followed by the origin in the middle of a path; as the last name they are shown, and following
-//!   them ends in `ELOOP`.
+//! - Symbolic links are followed by the origin, in the middle of a path and as the last name; never out of their export, and what is
+//!   absolute leads out of it (`ELOOP`).
 //! - Opening what is neither a file nor a directory is `ENXIO`.
 
 use core::ffi::c_void;
 
 use kernel::{
-    bindings::{
-        delayed_call, dentry, file, iattr, inode, kstat, mnt_idmap, path, qstr, super_block,
-        umode_t,
-    },
-    ffi::{c_char, c_int, c_uint},
+    bindings::{dentry, file, iattr, inode, kstat, mnt_idmap, path, qstr, super_block, umode_t},
+    ffi::{c_int, c_uint},
     prelude::*,
     sync::Arc,
 };
@@ -74,7 +71,7 @@ static FILE: Operations<bindings::inode_operations> = Operations(bindings::inode
 });
 
 static LINK: Operations<bindings::inode_operations> = Operations(bindings::inode_operations {
-    get_link: Some(get_link),
+    get_link: Some(namespace::get_link),
     readlink: Some(namespace::readlink),
     getattr: Some(getattr),
     setattr: Some(setattr),
@@ -637,19 +634,6 @@ unsafe extern "C" fn setattr(
             (*attributes).ia_size as u64,
         ))
     }
-}
-
-/// `get_link`: links of the origin are not followed.
-///
-/// # Safety
-///
-/// For the kernel only, which keeps to the contract of the operation.
-unsafe extern "C" fn get_link(
-    _dentry: *mut dentry,
-    _inode: *mut inode,
-    _done: *mut delayed_call,
-) -> *const c_char {
-    ELOOP.to_ptr::<c_char>()
 }
 
 /// The node of this name, for the root: a directory, or a link to the root of the caller if it is this node itself. `ENOENT`, `ENOMEM`.

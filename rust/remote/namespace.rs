@@ -4,7 +4,7 @@
 //! program of its own; afterwards the kernel's names here are brought in line.
 
 use kernel::{
-    bindings::{dentry, dir_context, file, iattr, inode, mnt_idmap, umode_t},
+    bindings::{delayed_call, dentry, dir_context, file, iattr, inode, mnt_idmap, umode_t},
     ffi::{c_char, c_int, c_uint},
     prelude::*,
     sync::Arc,
@@ -203,7 +203,57 @@ pub(super) unsafe extern "C" fn rename(
     errno(rename())
 }
 
-/// `readlink`: shows where a symlink of the origin leads. It is not followed here: its target is a path of the origin.
+/// `get_link`: follows a symlink. The origin says what it leads to at last, and from the link's directory that is reached by way of
+/// the node's own: a path of the origin never becomes one of this node.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+pub(super) unsafe extern "C" fn get_link(
+    dentry: *mut dentry,
+    inode: *mut inode,
+    done: *mut delayed_call,
+) -> *const c_char {
+    if dentry.is_null() {
+        return ECHILD.to_ptr();
+    }
+    let follow = || {
+        // SAFETY: By this function's contract the dentry is one of ours with this inode, and referenced.
+        let (kept, path) = unsafe { of(inode, dentry) }?;
+        let path = path.at_node()?;
+        let header = Header {
+            index: 1,
+            ..Header::new(Kind::ReadLink)
+        };
+        let answer = ask(&kept.peer, header, path, &[])?;
+        let target = answer.payload.strip_prefix(b"/").ok_or(EPROTO)?;
+        let above = path.iter().filter(|byte| **byte == b'/').count() - 1;
+        let mut steps = KVec::with_capacity(3 * above + target.len() + 2, GFP_KERNEL)?;
+        for _ in 0..above {
+            steps.extend_from_slice(b"../", GFP_KERNEL)?;
+        }
+        steps.extend_from_slice(target, GFP_KERNEL)?;
+        if steps.is_empty() {
+            steps.push(b'.', GFP_KERNEL)?;
+        }
+        if steps.contains(&0) {
+            return Err(EPROTO);
+        }
+        steps.push(0, GFP_KERNEL)?;
+        Ok(steps)
+    };
+    match follow() {
+        Ok(steps) => {
+            let (target, _, _) = steps.into_raw_parts();
+            // SAFETY: Memory of kmalloc, given to the call, which frees it.
+            unsafe { bindings::vremote_link_keep(done, target.cast()) };
+            target.cast()
+        }
+        Err(error) => error.to_ptr(),
+    }
+}
+
+/// `readlink`: shows where a symlink of the origin leads, as it is written there.
 ///
 /// # Safety
 ///

@@ -243,6 +243,29 @@ ssize_t vremote_names_read_link(const struct path *root, const char *name, u8 *b
 	return length;
 }
 
+/*
+ * Where a path leads when its last name is followed as well: an absolute path of this node. Nothing leads out of the root, and what is
+ * absolute would.
+ */
+ssize_t vremote_names_resolve(const struct path *root, const char *name, u8 *buffer, size_t bytes)
+{
+	struct path path;
+	ssize_t length;
+	char *at;
+	int err;
+
+	err = vfs_path_lookup(root->dentry, root->mnt, name, LOOKUP_FOLLOW | LOOKUP_BENEATH, &path);
+	if (err)
+		return err == -EXDEV ? -ELOOP : err;
+	at = d_path(&path, (char *)buffer, bytes);
+	path_put(&path);
+	if (IS_ERR(at))
+		return PTR_ERR(at);
+	length = strlen(at);
+	memmove(buffer, at, length);
+	return length;
+}
+
 /* Entries as rust/proto/wire.rs has them (Entry), one behind the other. */
 struct listing {
 	struct dir_context context;

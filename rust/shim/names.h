@@ -26,6 +26,7 @@ int vremote_names_remove(const struct path *root, const char *name, bool directo
 int vremote_names_rename(const struct path *root, const char *from, const char *to, unsigned int flags);
 int vremote_names_change(const struct path *root, const char *name, u64 ino, const struct vremote_change *change);
 ssize_t vremote_names_read_link(const struct path *root, const char *name, u8 *buffer, size_t bytes);
+ssize_t vremote_names_resolve(const struct path *root, const char *name, u8 *buffer, size_t bytes);
 ssize_t vremote_names_list(const struct path *root, const char *name, u64 *position, u64 *device, u8 *buffer, size_t bytes);
 
 #endif

@@ -99,7 +99,10 @@ struct file *vremote_origin_open_to_run(const struct path *root, const char *nam
 	return file;
 }
 
-/* dentry_open with the kernel's credentials: read and write if the mount allows it, else read. */
+/*
+ * dentry_open with the kernel's credentials: read and write if the mount allows it, else read. It does not count as a writer: that would
+ * keep programs of this node from being run. Closed by vremote_origin_close.
+ */
 struct file *vremote_origin_reopen(struct file *file)
 {
 	const struct cred *cred = prepare_kernel_cred(&init_task);
@@ -108,10 +111,32 @@ struct file *vremote_origin_reopen(struct file *file)
 	if (!cred)
 		return ERR_PTR(-ENOMEM);
 	own = dentry_open(&file->f_path, O_RDWR | O_LARGEFILE | O_NOATIME, cred);
-	if (IS_ERR(own))
+	if (!IS_ERR(own))
+		put_write_access(file_inode(own));
+	else
 		own = dentry_open(&file->f_path, O_RDONLY | O_LARGEFILE | O_NOATIME, cred);
 	put_cred(cred);
 	return own;
+}
+
+/* The reverse: fput takes away what was counted when it was opened. */
+void vremote_origin_close(struct file *own)
+{
+	if (own->f_mode & FMODE_WRITER)
+		atomic_inc(&file_inode(own)->i_writecount);
+	fput(own);
+}
+
+/* Inline. A remote opens for writing: -ETXTBSY while a program is run from the file, and none can be until the end. */
+int vremote_origin_write_begin(struct file *file)
+{
+	return get_write_access(file_inode(file));
+}
+
+/* Inline. */
+void vremote_origin_write_end(struct file *file)
+{
+	put_write_access(file_inode(file));
 }
 
 /* get_fs_root is inline. Work items have an empty root directory; this is that of the process that calls. */

@@ -333,6 +333,12 @@ void vremote_wanted_ids(const struct iattr *wanted, u32 *ids)
 	ids[1] = from_kgid(&init_user_ns, wanted->ia_gid);
 }
 
+/* Inline, and kfree_link's argument has no type. */
+void vremote_link_keep(struct delayed_call *done, void *target)
+{
+	set_delayed_call(done, kfree_link, target);
+}
+
 /* Inline. */
 bool vremote_dir_emit_dots(struct file *file, struct dir_context *ctx)
 {

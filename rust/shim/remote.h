@@ -78,6 +78,7 @@ unsigned int vremote_current_ids(u32 *uid, u32 *gid, u32 *groups, unsigned int m
 bool vremote_dir_emit(struct dir_context *ctx, const char *name, int length, u64 ino, unsigned int type);
 int vremote_to_user(char *to, const void *from, size_t bytes);
 void vremote_wanted_ids(const struct iattr *wanted, u32 *ids);
+void vremote_link_keep(struct delayed_call *done, void *target);
 bool vremote_dir_emit_dots(struct file *file, struct dir_context *ctx);
 
 /* Pages (remote/pages.rs) */

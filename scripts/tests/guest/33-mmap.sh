@@ -87,6 +87,19 @@ must o "run('cp /bin/bash $DIR/shell; cp \$(ldd /bin/bash | grep -o \"/[^ ]*libc
 check "a program runs from a remote file" r "run('/vremote/node1$DIR/shell -c \"echo here; exit 7\"', 7)" here
 check "… with a library from one" r "run('LD_PRELOAD=/vremote/node1$DIR/libc.so /vremote/node1$DIR/shell -c \"grep -c libc.so /proc/self/maps >/dev/null; echo \$((6 * 7))\"')" 42
 check "… many times at once" r "run('for i in 1 2 3 4 5 6 7 8; do /vremote/node1$DIR/shell -c \"echo \$((i * i))\" & done | sort -n | tail -n 1; wait') != ''"
+# ---- a program that is run at the origin, and opened from afar
+must o "run('cp /bin/sleep $DIR/tool; chmod 777 $DIR/tool')"
+check "the origin runs a program that a remote has open" r "globals().update(reading=remote('$DIR/tool', RO)) or os.pread(reading, 4, 0)" "b'\x7fELF'"
+check "… for reading" o "run('$DIR/tool 0.1')" ""
+check "… not for writing" r "globals().update(writing=remote('$DIR/tool'))" ok
+check "… which is said" o "error_of(os.execv, '$DIR/tool', ['tool'])" ETXTBSY
+check "… until that is closed" r "os.close(writing) or os.close(reading)" ok
+check "… then it runs" o "wait(lambda: ends(os.execv, '$DIR/tool', ['tool', '0.1']) == 'done')"
+check "a program that runs at the origin" o "globals().update(running=subprocess.Popen(['$DIR/tool', '60'])) or time.sleep(0.5) or running.poll()" ok
+check "… is not written to" r "error_of(remote, '$DIR/tool')" ETXTBSY
+check "… but read" r "os.close(remote('$DIR/tool', RO))" ok
+must o "running.kill(); running.wait()"
+
 check "a program without permission to run" o "os.chmod('$DIR/shell', 0o644)" ok
 check "… does not" r "run('/vremote/node1$DIR/shell -c true 2>/dev/null', 126)" ""
 

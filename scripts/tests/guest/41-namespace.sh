@@ -104,6 +104,16 @@ check "a symlink never leads into this node's own tree" r "os.symlink('/etc/pass
 check "… nor does one in the middle of a path" r "os.symlink('/etc', '$M/baddir') or error_of(get, '$M/baddir/passwd')" ENOENT
 check "… one that stays below does" r "os.symlink('moved', '$M/good') or get('$M/good/inner')" "b'INNER'"
 check "readlink of a file" r "os.readlink('$M/file')" EINVAL
+check "… a link to a file is followed" r "os.symlink('moved/inner', '$M/tofile') or get('$M/tofile')" "b'INNER'"
+check "… written through" r "open('$M/tofile', 'r+b').write(b'IN') and get('$M/moved/inner')" "b'INNER'"
+check "… also to a directory" r "(os.listdir('$M/good/'), os.stat('$M/good').st_ino == os.stat('$M/moved').st_ino)" "(['inner'], True)"
+check "… upwards, from a directory" r "os.symlink('../tofile', '$M/moved/up') or get('$M/moved/up')" "b'INNER'"
+check "… also when the directory was reached by a link" r "get('$M/good/up')" "b'INNER'"
+check "… into nowhere" r "os.symlink('nowhere', '$M/dangling') or error_of(get, '$M/dangling')" ENOENT
+check "… in a circle" r "os.symlink('circle', '$M/circle') or error_of(get, '$M/circle')" ELOOP
+check "… out of the export" r "os.symlink('../../../../../etc/passwd', '$M/out') or error_of(get, '$M/out')" ELOOP
+check "… not followed if not wanted" r "error_of(os.open, '$M/tofile', RO | os.O_NOFOLLOW)" ELOOP
+must r "[os.unlink('$M/' + name) for name in ('tofile', 'moved/up', 'dangling', 'circle', 'out')]"
 check "a symlink is removed itself" r "os.unlink('$M/sym') or exists('$M/sym')" False
 check "a long target" r "os.symlink('l' * 4000, '$M/long') or os.readlink('$M/long') == 'l' * 4000"
 
