@@ -111,6 +111,7 @@ unsafe fn fill_super(sb: *mut super_block) -> Result {
         }
         (*root).i_ino = 1;
         (*root).i_mode = (bindings::S_IFDIR | 0o555) as umode_t;
+        bindings::vremote_inode_is_directory(root);
         (*root).i_op = ROOT.get();
         (*root).__bindgen_anon_3.i_fop = ROOT_FILE.get();
         bindings::simple_inode_init_ts(root);

@@ -279,6 +279,7 @@ pub(super) unsafe fn assume_directory(sb: *mut super_block, peer: &Arc<Peer>) ->
     unsafe {
         (*raw).i_ino = u64::from(bindings::get_next_ino());
         (*raw).i_mode = (bindings::S_IFDIR | 0o555) as umode_t;
+        bindings::vremote_inode_is_directory(raw);
         kept.hang_on(raw);
         bindings::simple_inode_init_ts(raw);
         equip(raw);
