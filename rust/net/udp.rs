@@ -389,6 +389,7 @@ pub(super) fn dispatch(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8
         | Kind::Remove
         | Kind::Rename
         | Kind::SetAttr
+        | Kind::Allocate
         | Kind::GetShared
         | Kind::GetModified
         | Kind::Put => crate::origin::receive(peer, header, payload),

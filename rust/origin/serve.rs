@@ -346,6 +346,19 @@ fn with_file(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Ans
             })?;
             answer.describe(&share)
         }
+        Kind::Allocate => {
+            writable()?;
+            // SAFETY: The file is open; we hold no lock. Mode and range are for the function to check.
+            kernel::error::to_result(unsafe {
+                bindings::vfs_fallocate(
+                    share.file.as_ptr(),
+                    header.count as c_int,
+                    header.index as i64,
+                    header.size as i64,
+                )
+            })?;
+            answer.describe(&share)
+        }
         Kind::Write => {
             writable()?;
             let append = header.has(flags::APPEND);

@@ -94,6 +94,9 @@ pub enum Kind {
     /// ([`Names`]). Reply: [`Attributes`].
     SetAttr = 29,
 
+    /// fallocate(2) of `file`: `size` bytes from byte `index` on; `count`: the mode. Reply: [`Attributes`].
+    Allocate = 31,
+
     /// Wants to read `count` pages from `index`. `seq`: the grant given up by asking (0: none). `payload`, if any: a
     /// bitmap of the pages still missing (bit 0 of byte 0 is page `index`).
     GetShared = 32,
@@ -116,7 +119,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Kind; 24] = [
+    pub const ALL: [Kind; 25] = [
         Kind::Hello,
         Kind::HelloAck,
         Kind::Reply,
@@ -134,6 +137,7 @@ impl Kind {
         Kind::Remove,
         Kind::Rename,
         Kind::SetAttr,
+        Kind::Allocate,
         Kind::GetShared,
         Kind::GetModified,
         Kind::Grant,
@@ -173,6 +177,7 @@ impl Kind {
             Kind::Remove => "Remove",
             Kind::Rename => "Rename",
             Kind::SetAttr => "SetAttr",
+            Kind::Allocate => "Allocate",
             Kind::GetShared => "GetShared",
             Kind::GetModified => "GetModified",
             Kind::Grant => "Grant",
@@ -201,6 +206,7 @@ impl Kind {
                 | Kind::Remove
                 | Kind::Rename
                 | Kind::SetAttr
+                | Kind::Allocate
         )
     }
 }

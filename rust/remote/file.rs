@@ -9,7 +9,7 @@ use core::ffi::c_void;
 
 use kernel::{
     bindings::{dentry, file, inode, iov_iter, kiocb, loff_t, pipe_inode_info},
-    ffi::{c_int, c_uint},
+    ffi::{c_int, c_long, c_uint},
     iov::IovIterSource,
     prelude::*,
     sync::{new_spinlock, Arc, SpinLock},
@@ -42,6 +42,11 @@ const FLAGS: u32 = bindings::O_ACCMODE
     | bindings::O_TRUNC
     | bindings::O_APPEND;
 
+/// Modes of fallocate(2) in which the end of the range does not become that of the file.
+const NO_END: c_uint = bindings::FALLOC_FL_KEEP_SIZE
+    | bindings::FALLOC_FL_COLLAPSE_RANGE
+    | bindings::FALLOC_FL_INSERT_RANGE;
+
 /// The kernel's mark of an open by execve(2) (`FMODE_EXEC`).
 const TO_RUN: u32 = 1 << 5;
 
@@ -63,6 +68,7 @@ pub(super) static OPERATIONS: super::fs::Operations<bindings::file_operations> =
         splice_read: Some(splice_read),
         splice_write: Some(bindings::iter_file_splice_write),
         fsync: Some(fsync),
+        fallocate: Some(fallocate),
         mmap_prepare: Some(super::map::mmap_prepare),
         ..pin_init::zeroed()
     });
@@ -410,6 +416,55 @@ unsafe extern "C" fn fsync(
     // SAFETY: As above.
     let lost = unsafe { bindings::file_check_and_advance_wb_err(file) };
     errno(committed.and(kernel::error::to_result(lost)))
+}
+
+/// `fallocate`: by the origin, which takes from every node, this one included, what it has of the range.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+unsafe extern "C" fn fallocate(
+    file: *mut file,
+    mode: c_int,
+    offset: loff_t,
+    bytes: loff_t,
+) -> c_long {
+    // SAFETY: The kernel gives us an open descriptor of ours.
+    let allocated = unsafe { of_file(file) }.and_then(|kept| {
+        // SAFETY: The descriptor keeps the inode.
+        kernel::error::to_result(unsafe { bindings::vremote_inode_lock(kept.raw()) })?;
+        // SAFETY: As above, and locked.
+        let allocated = unsafe { allocate(&kept, mode as c_uint, offset, bytes) };
+        // SAFETY: Locked above.
+        unsafe { bindings::vremote_inode_unlock(kept.raw()) };
+        allocated
+    });
+    errno(allocated) as c_long
+}
+
+/// # Safety
+///
+/// The kernel's inode is valid and its i_rwsem held; `offset + bytes` does not overflow.
+unsafe fn allocate(kept: &Inode, mode: c_uint, offset: loff_t, bytes: loff_t) -> Result {
+    if mode & NO_END == 0 {
+        // The caller's limit of file sizes is not known at the origin.
+        // SAFETY: By this function's contract.
+        kernel::error::to_result(unsafe {
+            bindings::inode_newsize_ok(kept.raw(), offset + bytes)
+        })?;
+    }
+    let file = kept.state.lock().usable()?;
+    let header = Header {
+        file,
+        index: offset as u64,
+        size: bytes as u64,
+        count: mode,
+        ..Header::new(Kind::Allocate)
+    };
+    let answer = call(&kept.peer, header, &[])?;
+    let attributes = Attributes::decode(&answer.payload).ok_or(EPROTO)?;
+    kept.learn(&answer.header, &attributes);
+    Ok(())
 }
 
 /// `write_iter`: into the page cache, or to the origin.

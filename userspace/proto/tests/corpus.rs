@@ -162,6 +162,24 @@ fn cases() -> BTreeMap<String, Vec<u8>> {
             }),
         ),
         (
+            "ok-allocate",
+            bare(Header {
+                index: 4096,
+                size: 1 << 20,
+                count: 3,
+                ..good(Kind::Allocate)
+            }),
+        ),
+        (
+            "ok-allocate-beyond-the-end",
+            bare(Header {
+                index: MAX_SIZE,
+                size: MAX_SIZE,
+                count: u32::MAX,
+                ..good(Kind::Allocate)
+            }),
+        ),
+        (
             "ok-write",
             datagram(
                 Header {
