@@ -629,6 +629,11 @@ unsafe extern "C" fn setattr(
             // O_TRUNC: `Open` has carried it to the origin.
             return 0;
         }
+        // The caller's limit of file sizes is not known at the origin.
+        let allowed = bindings::inode_newsize_ok(inode, (*attributes).ia_size);
+        if allowed != 0 {
+            return allowed;
+        }
         let descriptor = valid & bindings::ATTR_FILE != 0;
         errno(files::set_size(
             dentry,
