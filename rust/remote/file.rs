@@ -3,7 +3,11 @@
 //! Descriptors: open, read, write, seek, fsync, close.
 //!
 //! Reads and writes inside the file go through the page cache; what would extend the file, and every write with `O_APPEND`, goes to the
-//! origin as a message. Pages of the origin are never read or written past each other: `O_DIRECT` is refused with `EINVAL`.
+//! origin as a message. With `O_DIRECT` it is no different, as at the origin: past the page cache nothing would be coherent. No alignment
+//! is asked for, and statx(2) names none.
+//!
+//! What is not here is refused by the kernel: leases (`EINVAL`), clones (`EOPNOTSUPP`), reads and writes that must not wait, are atomic or
+//! bypass the cache (`RWF_NOWAIT`, `RWF_ATOMIC`, `RWF_DONTCACHE`: `EOPNOTSUPP`). All of a file is data for lseek(2).
 
 use core::ffi::c_void;
 
@@ -203,7 +207,10 @@ pub(super) unsafe fn adopt(
     }
     kept.learn(header, attributes);
     // SAFETY: The file is ours until it is opened.
-    unsafe { (*file).private_data = KBox::into_raw(handle).cast::<c_void>() };
+    unsafe {
+        (*file).private_data = KBox::into_raw(handle).cast::<c_void>();
+        bindings::vremote_allow_direct(file);
+    }
     Ok(())
 }
 
@@ -355,7 +362,7 @@ unsafe extern "C" fn read_iter(iocb: *mut kiocb, to: *mut iov_iter) -> isize {
         let position = || unsafe { (*iocb).ki_pos } as u64;
         // SAFETY: As above; after a failure nothing was taken out of either.
         kept.read_known(position, bytes as u64, || unsafe {
-            bindings::generic_file_read_iter(iocb, to)
+            bindings::filemap_read(iocb, to, 0)
         })
     }))
 }
