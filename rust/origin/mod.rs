@@ -9,6 +9,7 @@ mod namespace;
 mod pages;
 mod serve;
 mod share;
+mod xattr;
 
 use core::{
     fmt::{self, Write},

@@ -19,7 +19,7 @@ use super::{
     pages::{Context, Outbox},
     queue, settle,
     share::{self, File, Opens, Share},
-    CLOSING,
+    xattr, CLOSING,
 };
 use crate::bindings;
 use crate::net::peer::Peer;
@@ -286,6 +286,9 @@ fn answer(peer: &Arc<Peer>, header: &Header, payload: &[u8], bulk: &mut KVVec<u8
                 }
             })
         }
+        Kind::GetXattr => xattr::get(header, payload, &mut answer.header, bulk),
+        Kind::ListXattr => xattr::list(header, payload, bulk),
+        Kind::SetXattr => xattr::set(header, payload).map(|attributes| answer.attach(&attributes)),
         _ => with_file(peer, header, payload, &mut answer),
     };
     if let Err(error) = result {
@@ -482,7 +485,7 @@ fn look_up(payload: &[u8]) -> Result<Attributes> {
 }
 
 /// Whether something that is shared lies below `path`.
-fn is_way(path: &[u8]) -> Result<bool> {
+pub(super) fn is_way(path: &[u8]) -> Result<bool> {
     for export in export::snapshot()? {
         if export::is_above(path, &export.path) {
             return Ok(true);

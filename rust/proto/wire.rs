@@ -21,7 +21,8 @@
 //! 5. a generator in the property tests and a line in the corpus.
 
 use super::limits::{
-    FRAGMENT_BYTES, MAX_BATCH_PAGES, MAX_PAGES, MAX_PAYLOAD, MAX_SEQ, MAX_SIZE, PAGE_BYTES,
+    FRAGMENT_BYTES, MAX_BATCH_PAGES, MAX_PAGES, MAX_PAYLOAD, MAX_SEQ, MAX_SIZE, MAX_XATTR,
+    PAGE_BYTES,
 };
 
 /// First four bytes of every datagram.
@@ -115,11 +116,22 @@ pub enum Kind {
     /// Brings page `index` home: `seq` of the grant it was held under, flag `KEEP`, payload the page (up to EOF).
     /// Answered by `Reply`.
     Put = 38,
+
+    /// Value of an extended attribute of what has inode number `index` (0: any). `size`: room for the value, 0: only its length is
+    /// wanted. `payload`: [`Credentials`], path and [`Xattr`] without a value ([`Names`]). Reply: `count`: bytes of the value, which
+    /// is the payload.
+    GetXattr = 39,
+    /// Sets or removes an extended attribute of what has inode number `index` (0: any). `size`: bits of [`xattr`]. `payload`:
+    /// [`Credentials`], path and [`Xattr`] ([`Names`]). Reply: [`Attributes`].
+    SetXattr = 40,
+    /// Names of the extended attributes of what has inode number `index` (0: any). `payload`: [`Credentials`] and a path. Reply
+    /// payload: the names, each with a NUL behind it.
+    ListXattr = 41,
 }
 
 impl Kind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Kind; 25] = [
+    pub const ALL: [Kind; 28] = [
         Kind::Hello,
         Kind::HelloAck,
         Kind::Reply,
@@ -145,6 +157,9 @@ impl Kind {
         Kind::Recall,
         Kind::Ack,
         Kind::Put,
+        Kind::GetXattr,
+        Kind::SetXattr,
+        Kind::ListXattr,
     ];
 
     /// The kind with this number, or `None` for one that version 1 does not know.
@@ -185,6 +200,9 @@ impl Kind {
             Kind::Recall => "Recall",
             Kind::Ack => "Ack",
             Kind::Put => "Put",
+            Kind::GetXattr => "GetXattr",
+            Kind::SetXattr => "SetXattr",
+            Kind::ListXattr => "ListXattr",
         }
     }
 
@@ -207,6 +225,7 @@ impl Kind {
                 | Kind::Rename
                 | Kind::SetAttr
                 | Kind::Allocate
+                | Kind::SetXattr
         )
     }
 }
@@ -738,6 +757,47 @@ impl Change {
         }
         (change.valid & !change::ALL == 0 && change.mode & !0o7777 == 0).then_some(change)
     }
+}
+
+/// An extended attribute, behind the path of a [`Kind::GetXattr`] or [`Kind::SetXattr`].
+///
+/// Layout: bytes of the name u8, the name, the value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Xattr<'a> {
+    /// 1 to 255 bytes without NUL, the part before the first dot included.
+    pub name: &'a [u8],
+    /// 0 to [`MAX_XATTR`] bytes.
+    pub value: &'a [u8],
+}
+
+impl<'a> Xattr<'a> {
+    /// `None` if that is not one.
+    pub fn decode(bytes: &'a [u8]) -> Option<Xattr<'a>> {
+        let mut r = Reader { bytes };
+        let length = usize::from(r.u8()?);
+        let name = r.take(length)?;
+        let value = r.bytes;
+        let sane = length != 0 && !name.contains(&0) && value.len() <= MAX_XATTR;
+        sane.then_some(Xattr { name, value })
+    }
+
+    /// What goes before the name. `None`: a name cannot be so long.
+    pub fn head(&self) -> Option<[u8; 1]> {
+        let length = u8::try_from(self.name.len()).ok()?;
+        (length != 0).then_some([length])
+    }
+}
+
+/// Bits of [`Header::size`] in a [`Kind::SetXattr`]; the first two are those of setxattr(2).
+pub mod xattr {
+    /// The attribute must not be there.
+    pub const CREATE: u64 = 1 << 0;
+    /// The attribute must be there.
+    pub const REPLACE: u64 = 1 << 1;
+    /// It is removed; there is no value.
+    pub const REMOVE: u64 = 1 << 2;
+    /// All bits that version 1 knows.
+    pub const ALL: u64 = (1 << 3) - 1;
 }
 
 /// One entry of a directory, in the reply to [`Kind::List`].

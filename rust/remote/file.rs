@@ -28,7 +28,7 @@ use crate::net::{
 };
 use crate::proto::{
     copy::Copy,
-    limits::{MAX_BATCH_PAGES, MAX_PAYLOAD, PAGE_BYTES},
+    limits::{MAX_BATCH_PAGES, MAX_WRITE, PAGE_BYTES},
     wire::{flags, Attributes, Header, Kind, OPEN_TO_RUN},
 };
 use crate::wait::Event;
@@ -540,7 +540,7 @@ unsafe fn write_locked(kept: &Arc<Inode>, iocb: *mut kiocb, from: *mut iov_iter)
         } else {
             from.len()
         };
-        let step = if inside && away < MAX_PAYLOAD {
+        let step = if inside && away < MAX_WRITE {
             write_cached(kept, from, position)
         } else {
             write_through(kept, from, Some(position), away).map(|(_, bytes)| bytes)
@@ -644,7 +644,7 @@ impl Chunk {
         limit: usize,
         position: Option<u64>,
     ) -> Result<Arc<Chunk>> {
-        let bytes = limit.min(MAX_PAYLOAD);
+        let bytes = limit.min(MAX_WRITE);
         let mut payload = KVVec::with_capacity(bytes, GFP_KERNEL)?;
         let taken = from
             .copy_from_iter_raw(&mut payload.spare_capacity_mut()[..bytes])
@@ -713,7 +713,7 @@ impl Exchange for Chunk {
 /// written; fewer than wanted if something failed after the first. No folio is locked here, so that the origin can invalidate the copies
 /// of this node as well.
 ///
-/// What is appended in one message is one record. More than [`MAX_PAYLOAD`] goes in order, one after another; what has a position goes
+/// What is appended in one message is one record. More than [`MAX_WRITE`] goes in order, one after another; what has a position goes
 /// with several messages in flight.
 fn write_through(
     kept: &Arc<Inode>,

@@ -28,7 +28,7 @@ use super::{
     fs::Operations,
     namespace,
     state::{Identity, Inode},
-    InodeRef,
+    xattr, InodeRef,
 };
 use crate::bindings;
 use crate::net::{
@@ -53,6 +53,7 @@ static DIRECTORY: Operations<bindings::inode_operations> = Operations(bindings::
     rename: Some(namespace::rename),
     getattr: Some(getattr),
     setattr: Some(setattr),
+    listxattr: Some(xattr::list),
     permission: Some(permission),
     ..pin_init::zeroed()
 });
@@ -69,6 +70,7 @@ static DIRECTORY_FILE: Operations<bindings::file_operations> =
 static FILE: Operations<bindings::inode_operations> = Operations(bindings::inode_operations {
     getattr: Some(getattr),
     setattr: Some(setattr),
+    listxattr: Some(xattr::list),
     permission: Some(permission),
     ..pin_init::zeroed()
 });

@@ -9,6 +9,7 @@
 //! | [`namespace`] | directories: listing and changing them |
 //! | [`state`] | what is kept for an inode |
 //! | [`file`] | descriptors: open, read, write, fsync, close |
+//! | [`xattr`] | extended attributes |
 //! | [`map`] | mappings of processes |
 //! | [`pages`] | pages: asking for them, getting them |
 //! | [`recall`] | giving pages up when the origin says so |
@@ -28,6 +29,7 @@ mod recall;
 pub(crate) mod resolve;
 pub(crate) mod state;
 pub(crate) mod writeback;
+mod xattr;
 
 use core::fmt::Write;
 

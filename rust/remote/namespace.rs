@@ -23,8 +23,10 @@ use crate::net::{
 use crate::proto::wire::{change, Attributes, Change, Entry, Header, Kind, Time};
 
 /// Sends a request with credentials, a path and what the kind has behind it. Sleeps.
-fn ask(peer: &Arc<Peer>, header: Header, first: &[u8], second: &[u8]) -> Result<Answer> {
-    let mut payload = credentials_and(first)?;
+pub(super) fn ask(peer: &Arc<Peer>, header: Header, first: &[u8], second: &[u8]) -> Result<Answer> {
+    // The value of an extended attribute is too long to be asked for in one piece of memory.
+    let mut payload = KVVec::new();
+    payload.extend_from_slice(&credentials_and(first)?, GFP_KERNEL)?;
     payload.extend_from_slice(second, GFP_KERNEL)?;
     let header = Header {
         count: first.len() as u32,
@@ -38,7 +40,10 @@ fn ask(peer: &Arc<Peer>, header: Header, first: &[u8], second: &[u8]) -> Result<
 /// # Safety
 ///
 /// `directory` is one of our directories and valid for `'a`, `dentry` a name in it, referenced.
-unsafe fn of<'a>(directory: *mut inode, dentry: *mut dentry) -> Result<(&'a Inode, Path)> {
+pub(super) unsafe fn of<'a>(
+    directory: *mut inode,
+    dentry: *mut dentry,
+) -> Result<(&'a Inode, Path)> {
     // SAFETY: By this function's contract.
     unsafe { Ok((Inode::of(directory).ok_or(EPERM)?, Path::of(dentry)?)) }
 }
@@ -66,7 +71,7 @@ unsafe fn add(
 /// # Safety
 ///
 /// `string` ends with NUL and stays as it is for `'a`.
-unsafe fn bytes_of<'a>(string: *const c_char) -> &'a [u8] {
+pub(super) unsafe fn bytes_of<'a>(string: *const c_char) -> &'a [u8] {
     // SAFETY: By this function's contract.
     unsafe { CStr::from_char_ptr(string) }.to_bytes()
 }

@@ -8,6 +8,7 @@
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/unaligned.h>
+#include <linux/xattr.h>
 
 #include "names.h"
 
@@ -239,6 +240,68 @@ ssize_t vremote_names_read_link(const struct path *root, const char *name, u8 *b
 		memcpy(buffer, target, length);
 		do_delayed_call(&done);
 	}
+	path_put(&path);
+	return length;
+}
+
+/* What has the name now, if it is the inode that is meant. */
+static int find_inode(const struct path *root, const char *name, u64 ino, struct path *path)
+{
+	int err = vfs_path_lookup(root->dentry, root->mnt, name, 0, path);
+
+	if (err)
+		return err;
+	if (!ino || d_inode(path->dentry)->i_ino == ino)
+		return 0;
+	path_put(path);
+	return -ESTALE;
+}
+
+/* The value of an extended attribute, or without room for it its length only. */
+ssize_t vremote_names_get_xattr(const struct path *root, const char *name, u64 ino, const char *attribute, u8 *value,
+				size_t bytes)
+{
+	struct path path;
+	ssize_t length = find_inode(root, name, ino, &path);
+
+	if (length)
+		return length;
+	length = vfs_getxattr(mnt_idmap(path.mnt), path.dentry, attribute, bytes ? value : NULL, bytes);
+	path_put(&path);
+	return length;
+}
+
+/* Sets an extended attribute, or removes it if there is no value. */
+int vremote_names_set_xattr(const struct path *root, const char *name, u64 ino, const char *attribute, const u8 *value,
+			    size_t bytes, int flags)
+{
+	struct path path;
+	int err = find_inode(root, name, ino, &path);
+
+	if (err)
+		return err;
+	err = mnt_want_write(path.mnt);
+	if (err)
+		goto put;
+	if (value)
+		err = vfs_setxattr(mnt_idmap(path.mnt), path.dentry, attribute, value, bytes, flags);
+	else
+		err = vfs_removexattr(mnt_idmap(path.mnt), path.dentry, attribute);
+	mnt_drop_write(path.mnt);
+put:
+	path_put(&path);
+	return err;
+}
+
+/* The names of all extended attributes, of every kind, each with its NUL. */
+ssize_t vremote_names_list_xattr(const struct path *root, const char *name, u64 ino, u8 *names, size_t bytes)
+{
+	struct path path;
+	ssize_t length = find_inode(root, name, ino, &path);
+
+	if (length)
+		return length;
+	length = vfs_listxattr(path.dentry, (char *)names, bytes);
 	path_put(&path);
 	return length;
 }
