@@ -81,7 +81,7 @@ pub enum Kind {
     List = 23,
     /// Where a symlink leads. `payload`: [`Credentials`] and a path. Reply payload: the target.
     ReadLink = 24,
-    /// A new directory, or a symlink. `index`: mode, type included; `payload`: [`Credentials`], path and target ([`Names`]).
+    /// A new directory, symlink, FIFO, socket or empty file. `index`: mode, type included; `payload`: [`Credentials`], path and target ([`Names`]).
     /// Reply: [`Attributes`].
     Make = 25,
     /// A second name for a file. `payload`: [`Credentials`], present path and new path ([`Names`]). Reply: [`Attributes`].

@@ -77,7 +77,7 @@ pub(super) static OPERATIONS: super::fs::Operations<bindings::file_operations> =
         ..pin_init::zeroed()
     });
 
-/// What is opened is neither a file nor a directory.
+/// What cannot be opened: devices, and symlinks themselves.
 pub(super) static SPECIAL: super::fs::Operations<bindings::file_operations> =
     super::fs::Operations(bindings::file_operations {
         open: Some(open_special),
@@ -96,7 +96,7 @@ pub(super) static PAGES: super::fs::Operations<bindings::address_space_operation
         ..pin_init::zeroed()
     });
 
-/// `open` of what is neither a file nor a directory.
+/// `open` of what cannot be.
 ///
 /// # Safety
 ///

@@ -46,12 +46,14 @@ pub(crate) use resolve::open;
 /// `ENOMEM`; `EBUSY` if a file system of this name is there already.
 pub(crate) fn init() -> Result {
     state::init()?;
+    resolve::init();
     fs::register().inspect_err(|_| state::exit())
 }
 
 /// The reverse of [`init`]. Nothing is mounted or open any more: both keep the module loaded. Process context, sleeps.
 pub(crate) fn exit() {
     fs::unregister();
+    resolve::exit();
     state::exit();
 }
 

@@ -4,7 +4,7 @@
 //! program of its own; afterwards the kernel's names here are brought in line.
 
 use kernel::{
-    bindings::{dentry, dir_context, file, iattr, inode, mnt_idmap, umode_t},
+    bindings::{dentry, dev_t, dir_context, file, iattr, inode, mnt_idmap, umode_t},
     ffi::{c_char, c_int, c_uint},
     prelude::*,
     sync::Arc,
@@ -96,6 +96,58 @@ pub(super) unsafe extern "C" fn mkdir(
     };
     // SAFETY: By this function's contract.
     unsafe { add(directory, dentry, request) }.unwrap_or_else(|error| error.to_ptr())
+}
+
+/// `mknod`: FIFOs and sockets. Devices are their own node's: `EPERM`.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+pub(super) unsafe extern "C" fn mknod(
+    _idmap: *mut mnt_idmap,
+    directory: *mut inode,
+    dentry: *mut dentry,
+    mode: umode_t,
+    _device: dev_t,
+) -> c_int {
+    let kind = u32::from(mode) & bindings::S_IFMT;
+    if kind != bindings::S_IFIFO && kind != bindings::S_IFSOCK {
+        return EPERM.to_errno();
+    }
+    // SAFETY: By this function's contract.
+    errno(unsafe { add_empty(directory, dentry, mode) })
+}
+
+/// `create`: a file by mknod(2), which does not open it.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+pub(super) unsafe extern "C" fn create(
+    _idmap: *mut mnt_idmap,
+    directory: *mut inode,
+    dentry: *mut dentry,
+    mode: umode_t,
+) -> c_int {
+    // SAFETY: By this function's contract.
+    errno(unsafe { add_empty(directory, dentry, mode) })
+}
+
+/// Asks for a new name of what its mode, type included, says all about.
+///
+/// # Safety
+///
+/// As `add`.
+unsafe fn add_empty(directory: *mut inode, dentry: *mut dentry, mode: umode_t) -> Result {
+    let request = |kept: &Inode, path: &[u8]| {
+        let header = Header {
+            index: mode.into(),
+            ..Header::new(Kind::Make)
+        };
+        ask(&kept.peer, header, path, &[])
+    };
+    // SAFETY: By this function's contract.
+    unsafe { add(directory, dentry, request) }.map(|_| ())
 }
 
 /// `symlink`.

@@ -54,7 +54,10 @@ static void let_go(struct path *parent)
 	path_put(parent);
 }
 
-/* A directory, or a symlink to `target`. The umask that counts, the caller's, has been applied there. */
+/*
+ * A directory, a symlink to `target`, a FIFO, a socket's name, or an empty file; devices are this node's own. The umask that counts, the
+ * caller's, has been applied there.
+ */
 int vremote_names_make(const struct path *root, const char *name, umode_t mode, const char *target)
 {
 	struct iattr attr = { .ia_valid = ATTR_MODE | ATTR_FORCE };
@@ -64,8 +67,22 @@ int vremote_names_make(const struct path *root, const char *name, umode_t mode, 
 	struct qstr last;
 	int err;
 
-	if (S_ISLNK(mode) ? !*target : !S_ISDIR(mode))
+	switch (mode & S_IFMT) {
+	case S_IFLNK:
+		if (!*target)
+			return -EINVAL;
+		break;
+	case S_IFDIR:
+	case S_IFREG:
+	case S_IFIFO:
+	case S_IFSOCK:
+		break;
+	case S_IFCHR:
+	case S_IFBLK:
+		return -EPERM;
+	default:
 		return -EINVAL;
+	}
 	err = parent_to_change(root, name, &parent, &last);
 	if (err)
 		return err;
@@ -76,17 +93,21 @@ int vremote_names_make(const struct path *root, const char *name, umode_t mode, 
 		err = -EEXIST;
 	if (!err && S_ISLNK(mode)) {
 		err = vfs_symlink(idmap, d_inode(parent.dentry), dentry, target, NULL);
-	} else if (!err) {
+	} else if (!err && S_ISDIR(mode)) {
 		/* Drops what it was given if it fails. */
 		dentry = vfs_mkdir(idmap, d_inode(parent.dentry), dentry, mode, NULL);
 		err = PTR_ERR_OR_ZERO(dentry);
-		if (!err && d_is_positive(dentry)) {
-			attr.ia_mode = (d_inode(dentry)->i_mode & ~01777) | (mode & 01777);
-			inode_lock_nested(d_inode(dentry), I_MUTEX_CHILD);
-			if (d_inode(dentry)->i_mode != attr.ia_mode)
-				notify_change(idmap, dentry, &attr, NULL);
-			inode_unlock(d_inode(dentry));
-		}
+	} else if (!err && S_ISREG(mode)) {
+		err = vfs_create(idmap, dentry, mode, NULL);
+	} else if (!err) {
+		err = vfs_mknod(idmap, d_inode(parent.dentry), dentry, mode, 0, NULL);
+	}
+	if (!err && !S_ISLNK(mode) && d_is_positive(dentry)) {
+		attr.ia_mode = (d_inode(dentry)->i_mode & ~01777) | (mode & 01777);
+		inode_lock_nested(d_inode(dentry), I_MUTEX_CHILD);
+		if (d_inode(dentry)->i_mode != attr.ia_mode)
+			notify_change(idmap, dentry, &attr, NULL);
+		inode_unlock(d_inode(dentry));
 	}
 	end_creating(dentry);
 	let_go(&parent);
