@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What origin/namespace.rs and origin/xattr.rs need from C: changes of directories and attributes, which the kernel makes by sequences over structures that its bindings
- * keep opaque. All names are below a root, and looked up with the rights of the caller.
+ * What origin/namespace.rs and origin/xattr.rs need from C: changes of directories and attributes, which the kernel makes by sequences
+ * over structures that its bindings keep opaque. All names are below a root, and looked up with the rights of the caller.
  */
 #ifndef VREMOTE_SHIM_NAMES_H
 #define VREMOTE_SHIM_NAMES_H
