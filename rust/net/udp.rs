@@ -392,9 +392,13 @@ pub(super) fn dispatch(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8
         | Kind::Rename
         | Kind::SetAttr
         | Kind::Lock
+        | Kind::Allocate
         | Kind::GetShared
         | Kind::GetModified
-        | Kind::Put => crate::origin::receive(peer, header, payload),
+        | Kind::Put
+        | Kind::GetXattr
+        | Kind::SetXattr
+        | Kind::ListXattr => crate::origin::receive(peer, header, payload),
         Kind::Hello | Kind::HelloAck => (),
     }
 }

@@ -10,6 +10,7 @@ mod namespace;
 mod pages;
 mod serve;
 mod share;
+mod xattr;
 
 use core::{
     fmt::{self, Write},

@@ -22,7 +22,7 @@ const LIST_BYTES: usize = 32 << 10;
 const DT_DIR: u16 = 4;
 
 /// The export that a path lies in, and the rest of the path. Elsewhere nothing is to be changed: `EPERM`.
-fn place(path: &[u8]) -> Result<(Arc<Export>, &[u8])> {
+pub(super) fn place(path: &[u8]) -> Result<(Arc<Export>, &[u8])> {
     serve::check_path(path)?;
     export::containing(path).ok_or(EPERM)
 }

@@ -19,7 +19,7 @@ use super::{
     pages::{Context, Outbox},
     queue, settle,
     share::{self, Opens, OwnFile, Share},
-    CLOSING,
+    xattr, CLOSING,
 };
 use crate::bindings;
 use crate::net::peer::Peer;
@@ -289,6 +289,9 @@ fn answer(peer: &Arc<Peer>, header: &Header, payload: &[u8], bulk: &mut KVVec<u8
                 }
             })
         }
+        Kind::GetXattr => xattr::get(header, payload, &mut answer.header, bulk),
+        Kind::ListXattr => xattr::list(header, payload, bulk),
+        Kind::SetXattr => xattr::set(header, payload).map(|attributes| answer.attach(&attributes)),
         _ => with_file(peer, header, payload, &mut answer),
     };
     if let Err(error) = result {
@@ -346,6 +349,19 @@ fn with_file(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Ans
             // SAFETY: The file is open; we hold no lock.
             kernel::error::to_result(unsafe {
                 bindings::vremote_origin_truncate(share.file.as_ptr(), header.size as i64)
+            })?;
+            answer.describe(&share)
+        }
+        Kind::Allocate => {
+            writable()?;
+            // SAFETY: The file is open; we hold no lock. Mode and range are for the function to check.
+            kernel::error::to_result(unsafe {
+                bindings::vfs_fallocate(
+                    share.file.as_ptr(),
+                    header.count as c_int,
+                    header.index as i64,
+                    header.size as i64,
+                )
             })?;
             answer.describe(&share)
         }
@@ -479,7 +495,7 @@ fn look_up(payload: &[u8]) -> Result<Attributes> {
 }
 
 /// Whether something that is shared lies below `path`.
-fn is_way(path: &[u8]) -> Result<bool> {
+pub(super) fn is_way(path: &[u8]) -> Result<bool> {
     for export in export::snapshot()? {
         if export::is_above(path, &export.path) {
             return Ok(true);

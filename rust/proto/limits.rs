@@ -28,8 +28,16 @@ pub const MAX_NODES: usize = 256;
 /// 1490 bytes: it fits the 1500 of Ethernet, so IP never fragments.
 pub const FRAGMENT_BYTES: usize = 1366;
 
-/// Largest payload of one message: what one `Write` carries.
-pub const MAX_PAYLOAD: usize = 64 * 1024;
+/// Data that one `Write` carries.
+pub const MAX_WRITE: usize = 64 * 1024;
+
+/// Largest value of an extended attribute, and longest list of their names, as the kernel has them.
+pub const MAX_XATTR: usize = 64 * 1024;
+
+/// Largest payload of one message: the largest value of an extended attribute, with credentials, path and name before it.
+pub const MAX_PAYLOAD: usize = 72 * 1024;
+
+const _: () = assert!(10 + 4 * MAX_GROUPS + MAX_PATH + 1 + MAX_NAME + MAX_XATTR <= MAX_PAYLOAD);
 
 /// Fragments of the largest message.
 pub const MAX_FRAGMENTS: usize = MAX_PAYLOAD.div_ceil(FRAGMENT_BYTES);

@@ -315,7 +315,7 @@ impl OnceWindow {
 const MIN_FRAGMENT: usize = 256;
 
 /// Most fragments that a message can have, whoever cut it.
-const MAX_PIECES: usize = MAX_PAYLOAD / MIN_FRAGMENT;
+const MAX_PIECES: usize = MAX_PAYLOAD.div_ceil(MIN_FRAGMENT);
 
 /// Which fragments of one message have arrived. The bytes are the caller's.
 ///
@@ -329,7 +329,7 @@ pub struct Pieces<const WORDS: usize> {
 }
 
 /// For any message.
-pub type Assembly = Pieces<{ MAX_PIECES / 64 }>;
+pub type Assembly = Pieces<{ MAX_PIECES.div_ceil(64) }>;
 
 /// For a page: there are many of these at once.
 pub type PageAssembly = Pieces<1>;

@@ -21,7 +21,8 @@
 //! 5. a generator in the property tests and a line in the corpus.
 
 use super::limits::{
-    FRAGMENT_BYTES, MAX_BATCH_PAGES, MAX_PAGES, MAX_PAYLOAD, MAX_SEQ, MAX_SIZE, PAGE_BYTES,
+    FRAGMENT_BYTES, MAX_BATCH_PAGES, MAX_PAGES, MAX_PAYLOAD, MAX_SEQ, MAX_SIZE, MAX_XATTR,
+    PAGE_BYTES,
 };
 
 /// First four bytes of every datagram.
@@ -81,7 +82,7 @@ pub enum Kind {
     /// Where a symlink leads. `payload`: [`Credentials`] and a path. Reply payload: the target as it is written; with `index` 1 the
     /// absolute path of what it leads to at last, below the export.
     ReadLink = 24,
-    /// A new directory, or a symlink. `index`: mode, type included; `payload`: [`Credentials`], path and target ([`Names`]).
+    /// A new directory, symlink, FIFO, socket or empty file. `index`: mode, type included; `payload`: [`Credentials`], path and target ([`Names`]).
     /// Reply: [`Attributes`].
     Make = 25,
     /// A second name for a file. `payload`: [`Credentials`], present path and new path ([`Names`]). Reply: [`Attributes`].
@@ -94,12 +95,12 @@ pub enum Kind {
     /// Sets mode, owner or times of the file with inode number `index` (0: any). `payload`: [`Credentials`], path and [`Change`]
     /// ([`Names`]). Reply: [`Attributes`].
     SetAttr = 29,
+
     /// Locks a range of `file`, unlocks it, or asks who holds it. `payload`: a [`Lock`]. A `status` of `EAGAIN` says that somebody
     /// else holds it. Reply to a test, as payload: the [`Lock`] in the way, or one of kind [`LockKind::Unlock`].
     Lock = 30,
-    /// From the origin, not answered: something that a lock of this node on `file` waited for may be free. Lost ones are made up
-    /// for by asking again.
-    Unlocked = 42,
+    /// fallocate(2) of `file`: `size` bytes from byte `index` on; `count`: the mode. Reply: [`Attributes`].
+    Allocate = 31,
 
     /// Wants to read `count` pages from `index`. `seq`: the grant given up by asking (0: none). `payload`, if any: a
     /// bitmap of the pages still missing (bit 0 of byte 0 is page `index`).
@@ -119,11 +120,26 @@ pub enum Kind {
     /// Brings page `index` home: `seq` of the grant it was held under, flag `KEEP`, payload the page (up to EOF).
     /// Answered by `Reply`.
     Put = 38,
+
+    /// Value of an extended attribute of what has inode number `index` (0: any). `size`: room for the value, 0: only its length is
+    /// wanted. `payload`: [`Credentials`], path and [`Xattr`] without a value ([`Names`]). Reply: `count`: bytes of the value, which
+    /// is the payload.
+    GetXattr = 39,
+    /// Sets or removes an extended attribute of what has inode number `index` (0: any). `size`: bits of [`xattr`]. `payload`:
+    /// [`Credentials`], path and [`Xattr`] ([`Names`]). Reply: [`Attributes`].
+    SetXattr = 40,
+    /// Names of the extended attributes of what has inode number `index` (0: any). `payload`: [`Credentials`] and a path. Reply
+    /// payload: the names, each with a NUL behind it.
+    ListXattr = 41,
+
+    /// From the origin, not answered: something that a lock of this node on `file` waited for may be free. Lost ones are made up
+    /// for by asking again.
+    Unlocked = 42,
 }
 
 impl Kind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Kind; 26] = [
+    pub const ALL: [Kind; 30] = [
         Kind::Hello,
         Kind::HelloAck,
         Kind::Reply,
@@ -142,6 +158,7 @@ impl Kind {
         Kind::Rename,
         Kind::SetAttr,
         Kind::Lock,
+        Kind::Allocate,
         Kind::GetShared,
         Kind::GetModified,
         Kind::Grant,
@@ -149,6 +166,9 @@ impl Kind {
         Kind::Recall,
         Kind::Ack,
         Kind::Put,
+        Kind::GetXattr,
+        Kind::SetXattr,
+        Kind::ListXattr,
         Kind::Unlocked,
     ];
 
@@ -183,6 +203,7 @@ impl Kind {
             Kind::Rename => "Rename",
             Kind::SetAttr => "SetAttr",
             Kind::Lock => "Lock",
+            Kind::Allocate => "Allocate",
             Kind::GetShared => "GetShared",
             Kind::GetModified => "GetModified",
             Kind::Grant => "Grant",
@@ -190,6 +211,9 @@ impl Kind {
             Kind::Recall => "Recall",
             Kind::Ack => "Ack",
             Kind::Put => "Put",
+            Kind::GetXattr => "GetXattr",
+            Kind::SetXattr => "SetXattr",
+            Kind::ListXattr => "ListXattr",
             Kind::Unlocked => "Unlocked",
         }
     }
@@ -213,6 +237,8 @@ impl Kind {
                 | Kind::Rename
                 | Kind::SetAttr
                 | Kind::Lock
+                | Kind::Allocate
+                | Kind::SetXattr
         )
     }
 }
@@ -837,6 +863,47 @@ impl Lock {
             && !(lock.flock && lock.test);
         sane.then_some(lock)
     }
+}
+
+/// An extended attribute, behind the path of a [`Kind::GetXattr`] or [`Kind::SetXattr`].
+///
+/// Layout: bytes of the name u8, the name, the value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Xattr<'a> {
+    /// 1 to 255 bytes without NUL, the part before the first dot included.
+    pub name: &'a [u8],
+    /// 0 to [`MAX_XATTR`] bytes.
+    pub value: &'a [u8],
+}
+
+impl<'a> Xattr<'a> {
+    /// `None` if that is not one.
+    pub fn decode(bytes: &'a [u8]) -> Option<Xattr<'a>> {
+        let mut r = Reader { bytes };
+        let length = usize::from(r.u8()?);
+        let name = r.take(length)?;
+        let value = r.bytes;
+        let sane = length != 0 && !name.contains(&0) && value.len() <= MAX_XATTR;
+        sane.then_some(Xattr { name, value })
+    }
+
+    /// What goes before the name. `None`: a name cannot be so long.
+    pub fn head(&self) -> Option<[u8; 1]> {
+        let length = u8::try_from(self.name.len()).ok()?;
+        (length != 0).then_some([length])
+    }
+}
+
+/// Bits of [`Header::size`] in a [`Kind::SetXattr`]; the first two are those of setxattr(2).
+pub mod xattr {
+    /// The attribute must not be there.
+    pub const CREATE: u64 = 1 << 0;
+    /// The attribute must be there.
+    pub const REPLACE: u64 = 1 << 1;
+    /// It is removed; there is no value.
+    pub const REMOVE: u64 = 1 << 2;
+    /// All bits that version 1 knows.
+    pub const ALL: u64 = (1 << 3) - 1;
 }
 
 /// One entry of a directory, in the reply to [`Kind::List`].

@@ -3,13 +3,17 @@
 //! Descriptors: open, read, write, seek, fsync, close.
 //!
 //! Reads and writes inside the file go through the page cache; what would extend the file, and every write with `O_APPEND`, goes to the
-//! origin as a message. Pages of the origin are never read or written past each other: `O_DIRECT` is refused with `EINVAL`.
+//! origin as a message. With `O_DIRECT` it is no different, as at the origin: past the page cache nothing would be coherent. No alignment
+//! is asked for, and statx(2) names none.
+//!
+//! What is not here is refused by the kernel: leases (`EINVAL`), clones (`EOPNOTSUPP`), reads and writes that must not wait, are atomic or
+//! bypass the cache (`RWF_NOWAIT`, `RWF_ATOMIC`, `RWF_DONTCACHE`: `EOPNOTSUPP`). All of a file is data for lseek(2).
 
 use core::ffi::c_void;
 
 use kernel::{
     bindings::{dentry, file, inode, iov_iter, kiocb, loff_t, pipe_inode_info},
-    ffi::{c_int, c_uint},
+    ffi::{c_int, c_long, c_uint},
     iov::IovIterSource,
     prelude::*,
     sync::{new_spinlock, Arc, SpinLock},
@@ -24,7 +28,7 @@ use crate::net::{
 };
 use crate::proto::{
     copy::Copy,
-    limits::{MAX_BATCH_PAGES, MAX_PAYLOAD, PAGE_BYTES},
+    limits::{MAX_BATCH_PAGES, MAX_WRITE, PAGE_BYTES},
     wire::{flags, Attributes, Header, Kind, OPEN_TO_RUN},
 };
 use crate::wait::Event;
@@ -41,6 +45,11 @@ const FLAGS: u32 = bindings::O_ACCMODE
     | bindings::O_EXCL
     | bindings::O_TRUNC
     | bindings::O_APPEND;
+
+/// Modes of fallocate(2) in which the end of the range does not become that of the file.
+const NO_END: c_uint = bindings::FALLOC_FL_KEEP_SIZE
+    | bindings::FALLOC_FL_COLLAPSE_RANGE
+    | bindings::FALLOC_FL_INSERT_RANGE;
 
 /// The kernel's mark of an open by execve(2) (`FMODE_EXEC`).
 const TO_RUN: u32 = 1 << 5;
@@ -65,11 +74,12 @@ pub(super) static OPERATIONS: super::fs::Operations<bindings::file_operations> =
         fsync: Some(fsync),
         lock: Some(super::lock::lock),
         flock: Some(super::lock::flock),
+        fallocate: Some(fallocate),
         mmap_prepare: Some(super::map::mmap_prepare),
         ..pin_init::zeroed()
     });
 
-/// What is opened is neither a file nor a directory.
+/// What cannot be opened: devices, and symlinks themselves.
 pub(super) static SPECIAL: super::fs::Operations<bindings::file_operations> =
     super::fs::Operations(bindings::file_operations {
         open: Some(open_special),
@@ -88,7 +98,7 @@ pub(super) static PAGES: super::fs::Operations<bindings::address_space_operation
         ..pin_init::zeroed()
     });
 
-/// `open` of what is neither a file nor a directory.
+/// `open` of what cannot be.
 ///
 /// # Safety
 ///
@@ -199,7 +209,10 @@ pub(super) unsafe fn adopt(
     }
     kept.learn(header, attributes);
     // SAFETY: The file is ours until it is opened.
-    unsafe { (*file).private_data = KBox::into_raw(handle).cast::<c_void>() };
+    unsafe {
+        (*file).private_data = KBox::into_raw(handle).cast::<c_void>();
+        bindings::vremote_allow_direct(file);
+    }
     Ok(())
 }
 
@@ -351,7 +364,7 @@ unsafe extern "C" fn read_iter(iocb: *mut kiocb, to: *mut iov_iter) -> isize {
         let position = || unsafe { (*iocb).ki_pos } as u64;
         // SAFETY: As above; after a failure nothing was taken out of either.
         kept.read_known(position, bytes as u64, || unsafe {
-            bindings::generic_file_read_iter(iocb, to)
+            bindings::filemap_read(iocb, to, 0)
         })
     }))
 }
@@ -412,6 +425,55 @@ unsafe extern "C" fn fsync(
     // SAFETY: As above.
     let lost = unsafe { bindings::file_check_and_advance_wb_err(file) };
     errno(committed.and(kernel::error::to_result(lost)))
+}
+
+/// `fallocate`: by the origin, which takes from every node, this one included, what it has of the range.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+unsafe extern "C" fn fallocate(
+    file: *mut file,
+    mode: c_int,
+    offset: loff_t,
+    bytes: loff_t,
+) -> c_long {
+    // SAFETY: The kernel gives us an open descriptor of ours.
+    let allocated = unsafe { of_file(file) }.and_then(|kept| {
+        // SAFETY: The descriptor keeps the inode.
+        kernel::error::to_result(unsafe { bindings::vremote_inode_lock(kept.raw()) })?;
+        // SAFETY: As above, and locked.
+        let allocated = unsafe { allocate(&kept, mode as c_uint, offset, bytes) };
+        // SAFETY: Locked above.
+        unsafe { bindings::vremote_inode_unlock(kept.raw()) };
+        allocated
+    });
+    errno(allocated) as c_long
+}
+
+/// # Safety
+///
+/// The kernel's inode is valid and its i_rwsem held; `offset + bytes` does not overflow.
+unsafe fn allocate(kept: &Inode, mode: c_uint, offset: loff_t, bytes: loff_t) -> Result {
+    if mode & NO_END == 0 {
+        // The caller's limit of file sizes is not known at the origin.
+        // SAFETY: By this function's contract.
+        kernel::error::to_result(unsafe {
+            bindings::inode_newsize_ok(kept.raw(), offset + bytes)
+        })?;
+    }
+    let file = kept.state.lock().usable()?;
+    let header = Header {
+        file,
+        index: offset as u64,
+        size: bytes as u64,
+        count: mode,
+        ..Header::new(Kind::Allocate)
+    };
+    let answer = call(&kept.peer, header, &[])?;
+    let attributes = Attributes::decode(&answer.payload).ok_or(EPROTO)?;
+    kept.learn(&answer.header, &attributes);
+    Ok(())
 }
 
 /// `write_iter`: into the page cache, or to the origin.
@@ -480,7 +542,7 @@ unsafe fn write_locked(kept: &Arc<Inode>, iocb: *mut kiocb, from: *mut iov_iter)
         } else {
             from.len()
         };
-        let step = if inside && away < MAX_PAYLOAD {
+        let step = if inside && away < MAX_WRITE {
             write_cached(kept, from, position)
         } else {
             write_through(kept, from, Some(position), away).map(|(_, bytes)| bytes)
@@ -584,7 +646,7 @@ impl Chunk {
         limit: usize,
         position: Option<u64>,
     ) -> Result<Arc<Chunk>> {
-        let bytes = limit.min(MAX_PAYLOAD);
+        let bytes = limit.min(MAX_WRITE);
         let mut payload = KVVec::with_capacity(bytes, GFP_KERNEL)?;
         let taken = from
             .copy_from_iter_raw(&mut payload.spare_capacity_mut()[..bytes])
@@ -653,7 +715,7 @@ impl Exchange for Chunk {
 /// written; fewer than wanted if something failed after the first. No folio is locked here, so that the origin can invalidate the copies
 /// of this node as well.
 ///
-/// What is appended in one message is one record. More than [`MAX_PAYLOAD`] goes in order, one after another; what has a position goes
+/// What is appended in one message is one record. More than [`MAX_WRITE`] goes in order, one after another; what has a position goes
 /// with several messages in flight.
 fn write_through(
     kept: &Arc<Inode>,

@@ -103,6 +103,8 @@ unsafe fn fill_super(sb: *mut super_block) -> Result {
         (*sb).s_blocksize = kernel::page::PAGE_SIZE;
         (*sb).s_blocksize_bits = kernel::page::PAGE_SHIFT as u8;
         (*sb).s_op = SUPER.get();
+        // Before the first inode: it notes whether there are any.
+        (*sb).s_xattr = super::xattr::HANDLERS.get().cast();
         bindings::set_default_d_op(sb, DENTRY.get());
         kernel::error::to_result(bindings::vremote_fs_set_up(sb, READAHEAD_PAGES))?;
         let root = bindings::new_inode(sb);

@@ -9,7 +9,9 @@
 //!   more than that a file without any cannot be run.
 //! - Symbolic links are followed by the origin, in the middle of a path and as the last name; never out of their export, and what is
 //!   absolute leads out of it (`ELOOP`).
-//! - Opening what is neither a file nor a directory is `ENXIO`.
+//! - FIFOs and sockets are names at the origin, and what is opened under them is this node's: who opens the same FIFO on one node meets
+//!   there, on two nodes not. Their mode and owner count here, as nothing is opened at the origin. Opening a device is `ENXIO`, and so is
+//!   opening a FIFO with `O_REMOTE`, which would promise the other node.
 
 use core::ffi::c_void;
 
@@ -23,9 +25,9 @@ use kernel::{
 use super::{
     errno, file as files, fs,
     fs::Operations,
-    namespace,
+    namespace, resolve,
     state::{Identity, Inode},
-    InodeRef,
+    xattr, InodeRef,
 };
 use crate::bindings;
 use crate::net::{
@@ -42,7 +44,9 @@ use crate::proto::{
 static DIRECTORY: Operations<bindings::inode_operations> = Operations(bindings::inode_operations {
     lookup: Some(lookup),
     atomic_open: Some(atomic_open),
+    create: Some(namespace::create),
     mkdir: Some(namespace::mkdir),
+    mknod: Some(namespace::mknod),
     rmdir: Some(namespace::rmdir),
     symlink: Some(namespace::symlink),
     link: Some(namespace::link),
@@ -50,6 +54,7 @@ static DIRECTORY: Operations<bindings::inode_operations> = Operations(bindings::
     rename: Some(namespace::rename),
     getattr: Some(getattr),
     setattr: Some(setattr),
+    listxattr: Some(xattr::list),
     permission: Some(permission),
     ..pin_init::zeroed()
 });
@@ -62,10 +67,11 @@ static DIRECTORY_FILE: Operations<bindings::file_operations> =
         ..pin_init::zeroed()
     });
 
-/// Regular files, and everything that cannot be opened.
+/// Regular files, FIFOs, sockets, and everything that cannot be opened.
 static FILE: Operations<bindings::inode_operations> = Operations(bindings::inode_operations {
     getattr: Some(getattr),
     setattr: Some(setattr),
+    listxattr: Some(xattr::list),
     permission: Some(permission),
     ..pin_init::zeroed()
 });
@@ -256,6 +262,10 @@ unsafe fn equip(inode: *mut inode) {
             }
             bindings::S_IFDIR => (DIRECTORY.get(), DIRECTORY_FILE.get()),
             bindings::S_IFLNK => (LINK.get(), files::SPECIAL.get()),
+            bindings::S_IFIFO | bindings::S_IFSOCK => {
+                bindings::init_special_inode(inode, (*inode).i_mode, 0);
+                (FILE.get(), (*inode).__bindgen_anon_3.i_fop)
+            }
             _ => (FILE.get(), files::SPECIAL.get()),
         };
         (*inode).i_op = operations;
@@ -532,11 +542,21 @@ pub(super) unsafe fn place(
 /// # Safety
 ///
 /// For the kernel only, which keeps to the contract of the operation.
-unsafe extern "C" fn permission(_idmap: *mut mnt_idmap, inode: *mut inode, mask: c_int) -> c_int {
+unsafe extern "C" fn permission(idmap: *mut mnt_idmap, inode: *mut inode, mask: c_int) -> c_int {
     // SAFETY: The kernel gives us one of our inodes.
     let mode = u32::from(unsafe { (*inode).i_mode });
     let executes = mask & bindings::MAY_EXEC as c_int != 0;
     let opens = mask & bindings::MAY_OPEN as c_int != 0;
+    if matches!(
+        mode & bindings::S_IFMT,
+        bindings::S_IFIFO | bindings::S_IFSOCK
+    ) {
+        if opens && resolve::is_opening() {
+            return ENXIO.to_errno();
+        }
+        // SAFETY: Passes on what the kernel gave us.
+        return unsafe { bindings::generic_permission(idmap, inode, mask) };
+    }
     // What is opened to be run is opened at the origin, which decides.
     if executes && !opens && mode & bindings::S_IFMT == bindings::S_IFREG && mode & 0o111 == 0 {
         return EACCES.to_errno();
@@ -626,6 +646,11 @@ unsafe extern "C" fn setattr(
         if valid & bindings::ATTR_OPEN != 0 {
             // O_TRUNC: `Open` has carried it to the origin.
             return 0;
+        }
+        // The caller's limit of file sizes is not known at the origin.
+        let allowed = bindings::inode_newsize_ok(inode, (*attributes).ia_size);
+        if allowed != 0 {
+            return allowed;
         }
         let descriptor = valid & bindings::ATTR_FILE != 0;
         errno(files::set_size(

@@ -10,6 +10,7 @@
 //! | [`state`] | what is kept for an inode |
 //! | [`file`] | descriptors: open, read, write, fsync, close |
 //! | [`lock`] | locks by fcntl(2) and flock(2) |
+//! | [`xattr`] | extended attributes |
 //! | [`map`] | mappings of processes |
 //! | [`pages`] | pages: asking for them, getting them |
 //! | [`recall`] | giving pages up when the origin says so |
@@ -30,6 +31,7 @@ mod recall;
 pub(crate) mod resolve;
 pub(crate) mod state;
 pub(crate) mod writeback;
+mod xattr;
 
 use core::fmt::Write;
 
@@ -46,12 +48,14 @@ pub(crate) use resolve::open;
 /// `ENOMEM`; `EBUSY` if a file system of this name is there already.
 pub(crate) fn init() -> Result {
     state::init()?;
+    resolve::init();
     fs::register().inspect_err(|_| state::exit())
 }
 
 /// The reverse of [`init`]. Nothing is mounted or open any more: both keep the module loaded. Process context, sleeps.
 pub(crate) fn exit() {
     fs::unregister();
+    resolve::exit();
     state::exit();
 }
 

@@ -4,7 +4,7 @@
 //! program of its own; afterwards the kernel's names here are brought in line.
 
 use kernel::{
-    bindings::{delayed_call, dentry, dir_context, file, iattr, inode, mnt_idmap, umode_t},
+    bindings::{delayed_call, dentry, dev_t, dir_context, file, iattr, inode, mnt_idmap, umode_t},
     ffi::{c_char, c_int, c_uint},
     prelude::*,
     sync::Arc,
@@ -23,8 +23,10 @@ use crate::net::{
 use crate::proto::wire::{change, Attributes, Change, Entry, Header, Kind, Time};
 
 /// Sends a request with credentials, a path and what the kind has behind it. Sleeps.
-fn ask(peer: &Arc<Peer>, header: Header, first: &[u8], second: &[u8]) -> Result<Answer> {
-    let mut payload = credentials_and(first)?;
+pub(super) fn ask(peer: &Arc<Peer>, header: Header, first: &[u8], second: &[u8]) -> Result<Answer> {
+    // The value of an extended attribute is too long to be asked for in one piece of memory.
+    let mut payload = KVVec::new();
+    payload.extend_from_slice(&credentials_and(first)?, GFP_KERNEL)?;
     payload.extend_from_slice(second, GFP_KERNEL)?;
     let header = Header {
         count: first.len() as u32,
@@ -38,7 +40,10 @@ fn ask(peer: &Arc<Peer>, header: Header, first: &[u8], second: &[u8]) -> Result<
 /// # Safety
 ///
 /// `directory` is one of our directories and valid for `'a`, `dentry` a name in it, referenced.
-unsafe fn of<'a>(directory: *mut inode, dentry: *mut dentry) -> Result<(&'a Inode, Path)> {
+pub(super) unsafe fn of<'a>(
+    directory: *mut inode,
+    dentry: *mut dentry,
+) -> Result<(&'a Inode, Path)> {
     // SAFETY: By this function's contract.
     unsafe { Ok((Inode::of(directory).ok_or(EPERM)?, Path::of(dentry)?)) }
 }
@@ -66,7 +71,7 @@ unsafe fn add(
 /// # Safety
 ///
 /// `string` ends with NUL and stays as it is for `'a`.
-unsafe fn bytes_of<'a>(string: *const c_char) -> &'a [u8] {
+pub(super) unsafe fn bytes_of<'a>(string: *const c_char) -> &'a [u8] {
     // SAFETY: By this function's contract.
     unsafe { CStr::from_char_ptr(string) }.to_bytes()
 }
@@ -91,6 +96,58 @@ pub(super) unsafe extern "C" fn mkdir(
     };
     // SAFETY: By this function's contract.
     unsafe { add(directory, dentry, request) }.unwrap_or_else(|error| error.to_ptr())
+}
+
+/// `mknod`: FIFOs and sockets. Devices are their own node's: `EPERM`.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+pub(super) unsafe extern "C" fn mknod(
+    _idmap: *mut mnt_idmap,
+    directory: *mut inode,
+    dentry: *mut dentry,
+    mode: umode_t,
+    _device: dev_t,
+) -> c_int {
+    let kind = u32::from(mode) & bindings::S_IFMT;
+    if kind != bindings::S_IFIFO && kind != bindings::S_IFSOCK {
+        return EPERM.to_errno();
+    }
+    // SAFETY: By this function's contract.
+    errno(unsafe { add_empty(directory, dentry, mode) })
+}
+
+/// `create`: a file by mknod(2), which does not open it.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+pub(super) unsafe extern "C" fn create(
+    _idmap: *mut mnt_idmap,
+    directory: *mut inode,
+    dentry: *mut dentry,
+    mode: umode_t,
+) -> c_int {
+    // SAFETY: By this function's contract.
+    errno(unsafe { add_empty(directory, dentry, mode) })
+}
+
+/// Asks for a new name of what its mode, type included, says all about.
+///
+/// # Safety
+///
+/// As `add`.
+unsafe fn add_empty(directory: *mut inode, dentry: *mut dentry, mode: umode_t) -> Result {
+    let request = |kept: &Inode, path: &[u8]| {
+        let header = Header {
+            index: mode.into(),
+            ..Header::new(Kind::Make)
+        };
+        ask(&kept.peer, header, path, &[])
+    };
+    // SAFETY: By this function's contract.
+    unsafe { add(directory, dentry, request) }.map(|_| ())
 }
 
 /// `symlink`.

@@ -49,6 +49,54 @@ pub(crate) fn open(dfd: c_int, path: &CStr, open_flags: c_int, mode: umode_t) ->
     }
 }
 
+kernel::sync::global_lock! {
+    // SAFETY: Initialised in `init`, before anything can be opened.
+    /// Tasks that are opening something in our file system with `O_REMOTE`. The flag itself is not passed on, see `vremote_open_below`.
+    unsafe(uninit) static OPENING: SpinLock<KVec<usize>> = KVec::new();
+}
+
+/// Prepares the list. Called once, at load.
+pub(super) fn init() {
+    // SAFETY: Called once, before any use of the lock.
+    unsafe { OPENING.init() };
+}
+
+/// Frees the list. Nothing is opened any more.
+pub(super) fn exit() {
+    let list = core::mem::take(&mut *OPENING.lock());
+    drop(list);
+}
+
+/// A number that tells the running task from all others.
+fn task() -> usize {
+    // SAFETY: No precondition.
+    unsafe { bindings::vremote_origin_task() }
+}
+
+/// Whether the running task is opening something with `O_REMOTE`. Any context but interrupts.
+pub(super) fn is_opening() -> bool {
+    OPENING.lock().contains(&task())
+}
+
+/// The running task in [`OPENING`].
+struct Opening;
+
+impl Opening {
+    fn begin() -> Result<Opening> {
+        OPENING.lock().push(task(), GFP_ATOMIC)?;
+        Ok(Opening)
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        let mut list = OPENING.lock();
+        if let Some(at) = list.iter().position(|other| *other == task()) {
+            let _ = list.remove(at);
+        }
+    }
+}
+
 fn open_path(dfd: c_int, path: &[u8], open_flags: c_int, mode: umode_t) -> Result<*mut file> {
     if path.is_empty() {
         return Err(ENOENT);
@@ -282,6 +330,7 @@ fn open_inside(
 fn open_below(root: &path, name: &[u8], open_flags: c_int, mode: umode_t) -> Result<*mut file> {
     // Relative to the given root; the root itself is `.`.
     let relative = if name == b"/\0" { b".\0" } else { &name[1..] };
+    let _opening = Opening::begin()?;
     // SAFETY: The root is referenced, the name ends in NUL.
     kernel::error::from_err_ptr(unsafe {
         bindings::vremote_open_below(root, relative.as_ptr().cast(), open_flags, mode)

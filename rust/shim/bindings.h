@@ -12,6 +12,7 @@
 #include <linux/hrtimer_types.h>
 
 #include <linux/completion.h>
+#include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/fs_context.h>
 #include <linux/pagemap.h>

@@ -8,6 +8,7 @@
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/unaligned.h>
+#include <linux/xattr.h>
 
 #include "names.h"
 
@@ -53,7 +54,10 @@ static void let_go(struct path *parent)
 	path_put(parent);
 }
 
-/* A directory, or a symlink to `target`. The umask that counts, the caller's, has been applied there. */
+/*
+ * A directory, a symlink to `target`, a FIFO, a socket's name, or an empty file; devices are this node's own. The umask that counts, the
+ * caller's, has been applied there.
+ */
 int vremote_names_make(const struct path *root, const char *name, umode_t mode, const char *target)
 {
 	struct iattr attr = { .ia_valid = ATTR_MODE | ATTR_FORCE };
@@ -63,8 +67,22 @@ int vremote_names_make(const struct path *root, const char *name, umode_t mode, 
 	struct qstr last;
 	int err;
 
-	if (S_ISLNK(mode) ? !*target : !S_ISDIR(mode))
+	switch (mode & S_IFMT) {
+	case S_IFLNK:
+		if (!*target)
+			return -EINVAL;
+		break;
+	case S_IFDIR:
+	case S_IFREG:
+	case S_IFIFO:
+	case S_IFSOCK:
+		break;
+	case S_IFCHR:
+	case S_IFBLK:
+		return -EPERM;
+	default:
 		return -EINVAL;
+	}
 	err = parent_to_change(root, name, &parent, &last);
 	if (err)
 		return err;
@@ -75,17 +93,21 @@ int vremote_names_make(const struct path *root, const char *name, umode_t mode, 
 		err = -EEXIST;
 	if (!err && S_ISLNK(mode)) {
 		err = vfs_symlink(idmap, d_inode(parent.dentry), dentry, target, NULL);
-	} else if (!err) {
+	} else if (!err && S_ISDIR(mode)) {
 		/* Drops what it was given if it fails. */
 		dentry = vfs_mkdir(idmap, d_inode(parent.dentry), dentry, mode, NULL);
 		err = PTR_ERR_OR_ZERO(dentry);
-		if (!err && d_is_positive(dentry)) {
-			attr.ia_mode = (d_inode(dentry)->i_mode & ~01777) | (mode & 01777);
-			inode_lock_nested(d_inode(dentry), I_MUTEX_CHILD);
-			if (d_inode(dentry)->i_mode != attr.ia_mode)
-				notify_change(idmap, dentry, &attr, NULL);
-			inode_unlock(d_inode(dentry));
-		}
+	} else if (!err && S_ISREG(mode)) {
+		err = vfs_create(idmap, dentry, mode, NULL);
+	} else if (!err) {
+		err = vfs_mknod(idmap, d_inode(parent.dentry), dentry, mode, 0, NULL);
+	}
+	if (!err && !S_ISLNK(mode) && d_is_positive(dentry)) {
+		attr.ia_mode = (d_inode(dentry)->i_mode & ~01777) | (mode & 01777);
+		inode_lock_nested(d_inode(dentry), I_MUTEX_CHILD);
+		if (d_inode(dentry)->i_mode != attr.ia_mode)
+			notify_change(idmap, dentry, &attr, NULL);
+		inode_unlock(d_inode(dentry));
 	}
 	end_creating(dentry);
 	let_go(&parent);
@@ -263,6 +285,68 @@ ssize_t vremote_names_resolve(const struct path *root, const char *name, u8 *buf
 		return PTR_ERR(at);
 	length = strlen(at);
 	memmove(buffer, at, length);
+	return length;
+}
+
+/* What has the name now, if it is the inode that is meant. */
+static int find_inode(const struct path *root, const char *name, u64 ino, struct path *path)
+{
+	int err = vfs_path_lookup(root->dentry, root->mnt, name, 0, path);
+
+	if (err)
+		return err;
+	if (!ino || d_inode(path->dentry)->i_ino == ino)
+		return 0;
+	path_put(path);
+	return -ESTALE;
+}
+
+/* The value of an extended attribute, or without room for it its length only. */
+ssize_t vremote_names_get_xattr(const struct path *root, const char *name, u64 ino, const char *attribute, u8 *value,
+				size_t bytes)
+{
+	struct path path;
+	ssize_t length = find_inode(root, name, ino, &path);
+
+	if (length)
+		return length;
+	length = vfs_getxattr(mnt_idmap(path.mnt), path.dentry, attribute, bytes ? value : NULL, bytes);
+	path_put(&path);
+	return length;
+}
+
+/* Sets an extended attribute, or removes it if there is no value. */
+int vremote_names_set_xattr(const struct path *root, const char *name, u64 ino, const char *attribute, const u8 *value,
+			    size_t bytes, int flags)
+{
+	struct path path;
+	int err = find_inode(root, name, ino, &path);
+
+	if (err)
+		return err;
+	err = mnt_want_write(path.mnt);
+	if (err)
+		goto put;
+	if (value)
+		err = vfs_setxattr(mnt_idmap(path.mnt), path.dentry, attribute, value, bytes, flags);
+	else
+		err = vfs_removexattr(mnt_idmap(path.mnt), path.dentry, attribute);
+	mnt_drop_write(path.mnt);
+put:
+	path_put(&path);
+	return err;
+}
+
+/* The names of all extended attributes, of every kind, each with its NUL. */
+ssize_t vremote_names_list_xattr(const struct path *root, const char *name, u64 ino, u8 *names, size_t bytes)
+{
+	struct path path;
+	ssize_t length = find_inode(root, name, ino, &path);
+
+	if (length)
+		return length;
+	length = vfs_listxattr(path.dentry, (char *)names, bytes);
+	path_put(&path);
 	return length;
 }
 

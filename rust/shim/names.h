@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What origin/namespace.rs needs from C: changes of directories, which the kernel makes by sequences over structures that its bindings
- * keep opaque. All names are below a root, and looked up with the rights of the caller.
+ * What origin/namespace.rs and origin/xattr.rs need from C: changes of directories and attributes, which the kernel makes by sequences
+ * over structures that its bindings keep opaque. All names are below a root, and looked up with the rights of the caller.
  */
 #ifndef VREMOTE_SHIM_NAMES_H
 #define VREMOTE_SHIM_NAMES_H
@@ -27,6 +27,11 @@ int vremote_names_rename(const struct path *root, const char *from, const char *
 int vremote_names_change(const struct path *root, const char *name, u64 ino, const struct vremote_change *change);
 ssize_t vremote_names_read_link(const struct path *root, const char *name, u8 *buffer, size_t bytes);
 ssize_t vremote_names_resolve(const struct path *root, const char *name, u8 *buffer, size_t bytes);
+ssize_t vremote_names_get_xattr(const struct path *root, const char *name, u64 ino, const char *attribute, u8 *value,
+				size_t bytes);
+int vremote_names_set_xattr(const struct path *root, const char *name, u64 ino, const char *attribute, const u8 *value,
+			    size_t bytes, int flags);
+ssize_t vremote_names_list_xattr(const struct path *root, const char *name, u64 ino, u8 *names, size_t bytes);
 ssize_t vremote_names_list(const struct path *root, const char *name, u64 *position, u64 *device, u8 *buffer, size_t bytes);
 
 #endif

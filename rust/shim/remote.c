@@ -301,6 +301,12 @@ void vremote_mark_created(struct file *file)
 	file->f_mode |= FMODE_CREATED;
 }
 
+/* As above. Without it the kernel refuses O_DIRECT, at open and at fcntl. */
+void vremote_allow_direct(struct file *file)
+{
+	file->f_mode |= FMODE_CAN_ODIRECT;
+}
+
 /* As above. */
 bool vremote_file_is_opened(struct file *file)
 {

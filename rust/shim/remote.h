@@ -74,6 +74,7 @@ void vremote_inode_unlock(struct inode *inode);
 bool vremote_dentry_in_lookup(struct dentry *dentry);
 const char *vremote_dentry_name(struct dentry *dentry, unsigned int *length);
 void vremote_mark_created(struct file *file);
+void vremote_allow_direct(struct file *file);
 bool vremote_file_is_opened(struct file *file);
 unsigned int vremote_current_ids(u32 *uid, u32 *gid, u32 *groups, unsigned int max);
 bool vremote_dir_emit(struct dir_context *ctx, const char *name, int length, u64 ino, unsigned int type);

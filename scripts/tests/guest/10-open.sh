@@ -93,9 +93,6 @@ must o "run('vremote export add /tmp')"
 check "opening a file of tmpfs from afar" r "remote('/vremote/node1/tmp/x', RO)" EOPNOTSUPP
 check "the tool ends an export" o "run('vremote export del /tmp') and False or not any(e['path'] == '/tmp' for e in status()['exports'])"
 
-# ---- not yet, but never wrong
-check "O_DIRECT of a remote file" r "remote('$DIR/hello', RW | os.O_DIRECT)" EINVAL
-
 # ---- changes, by root, who is nobody there
 for call in "os.unlink('/vremote/node1$DIR/hello')" "os.rename('/vremote/node1$DIR/hello', '/vremote/node1$DIR/other')" \
 	"os.mkdir('/vremote/node1$DIR/sub')" "os.link('/vremote/node1$DIR/hello', '/vremote/node1$DIR/other')" \

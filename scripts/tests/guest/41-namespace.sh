@@ -117,6 +117,34 @@ must r "[os.unlink('$M/' + name) for name in ('tofile', 'moved/up', 'dangling', 
 check "a symlink is removed itself" r "os.unlink('$M/sym') or exists('$M/sym')" False
 check "a long target" r "os.symlink('l' * 4000, '$M/long') or os.readlink('$M/long') == 'l' * 4000"
 
+# ---- FIFOs, sockets, files that are only made
+check "a FIFO" r "os.umask(0) is not None and os.mkfifo('$M/fifo', 0o622) or os.umask(0o22)" 0
+check "… is one at the origin, with its mode" o "(lambda s: (stat.S_ISFIFO(s.st_mode), s.st_mode & 0o7777))(os.stat('$E/fifo'))" "(True, 402)"
+check "… again" r "os.mkfifo('$M/fifo')" EEXIST
+check "… carries bytes between two programs of this node" r "run('timeout 10 cat $M/fifo & echo through >$M/fifo; wait \$!')" through
+check "… and not to another node, where nobody has opened it" o "os.open('$E/fifo', WO | os.O_NONBLOCK)" ENXIO
+check "… with O_REMOTE, which would promise that, it is refused without waiting" r "bounded(lambda: remote('/vremote/node1$DIR/e/fifo', WO), 'ENXIO', 3)"
+check "… whoever may not write it may not" r "as_user(1000, 1000, [], lambda: os.chmod and os.open('$M/fifo', RW | os.O_NONBLOCK))" EACCES
+check "… whoever may only write it may do that" r "globals().update(reader=os.open('$M/fifo', RO | os.O_NONBLOCK)) or as_user(1000, 1000, [], lambda: os.write(os.open('$M/fifo', WO), b'from a user')), os.read(reader, 20)" "('11', b'from a user')"
+must r "os.close(reader)"
+check "… renamed, linked and removed" r "os.rename('$M/fifo', '$M/fifo2') or os.link('$M/fifo2', '$M/fifo3') or os.stat('$M/fifo3').st_nlink, os.unlink('$M/fifo2'), os.unlink('$M/fifo3')" "(2, None, None)"
+check "a socket" r "globals().update(server=socket.socket(socket.AF_UNIX)) or os.chdir('$M') or server.bind('sock')" ok
+check "… is one at the origin" o "stat.S_ISSOCK(os.stat('$E/sock').st_mode)"
+check "… takes connections from this node" r "server.listen() or globals().update(client=socket.socket(socket.AF_UNIX)) or client.connect('sock') or client.send(b'hello') and server.accept()[0].recv(9)" "b'hello'"
+check "… not from another" o "socket.socket(socket.AF_UNIX).connect('$E/sock')" ECONNREFUSED
+check "… cannot be opened" r "os.open('$M/sock', RO)" ENXIO
+must r "server.close(); client.close(); os.chdir('/'); os.unlink('$M/sock')"
+for what in S_IFCHR S_IFBLK; do
+	check "a device ($what)" r "os.mknod('$M/device', 0o600 | stat.$what, os.makedev(1, 3))" EPERM
+done
+check "… is not there" o "exists('$E/device')" False
+must o "os.mknod('$E/device', 0o666 | stat.S_IFCHR, os.makedev(1, 3))"
+check "… one of the origin cannot be opened" r "os.open('$M/device', RW)" ENXIO
+must o "os.unlink('$E/device')"
+check "a file by mknod" r "os.mknod('$M/made', 0o640 | stat.S_IFREG) or (size(os.open('$M/made', RO)), os.stat('$M/made').st_mode)" "(0, 33184)"
+check "… again" r "os.mknod('$M/made', 0o640 | stat.S_IFREG)" EEXIST
+check "… at the origin" o "os.stat('$E/made').st_mode & 0o777" 416
+
 # ---- attributes
 check "chmod" r "os.chmod('$M/file', 0o4751) or os.stat('$M/file').st_mode & 0o7777" 2537
 check "… at the origin" o "os.stat('$E/file').st_mode & 0o7777" 2537

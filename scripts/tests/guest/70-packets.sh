@@ -51,9 +51,9 @@ counted "another magic number" magic "peer(ours('GetShared', count=1, magic=b'VR
 counted "the predecessors' text messages" truncated "[peer(m) for m in (b'/root/f,4096,0,r', b'f,10,0,w,data', b'f,0,0,i', b',,,', b'f,0,0,r' + bytes(5))]"
 counted "… longer ones" magic "peer(b'/root/f,4096,0,w,' + b'x' * 4096)"
 counted "another version" version "peer(ours('GetShared', count=1, version=2)); peer(ours('GetShared', count=1, version=0))"
-counted "unknown kinds" kind "[peer(ours(k)) for k in (0, 4, 15, 24, 31, 39, 128, 255)]"
+counted "unknown kinds" kind "[peer(ours(k)) for k in (0, 4, 15, 42, 63, 128, 255)]"
 counted "unknown flags" field "peer(ours('GetShared', count=1, flags=0x8000)); peer(ours('GetShared', count=1, flags=0x80))"
-counted "an impossible length" field "peer(ours('Put', b'x', length=0xffffffff)); peer(ours('Write', b'x', length=65537))"
+counted "an impossible length" field "peer(ours('Put', b'x', length=0xffffffff)); peer(ours('Write', b'x', length=72 * 1024 + 1))"
 counted "an impossible offset" field "peer(ours('Write', b'x' * 10, length=60000, offset=17)); peer(ours('Put', b'x', length=1, offset=1366))"
 counted "an impossible fragment size" field "[peer(ours('Put', b'x', fragment=n)) for n in (0, 1, 255, 1367, 65535)]"
 counted "no pages, or too many" field "peer(ours('GetShared', count=0)); peer(ours('GetShared', count=257)); peer(ours('GetModified', count=0xffffffff))"
@@ -72,6 +72,11 @@ for name in range(1, 40):
     peer(ours('GetShared', request=next(ids), file=name, index=(1 << 64) - 1, count=2))
     peer(ours('Write', b'forged', request=next(ids), file=name + 1000, index=0))
     peer(ours('SetSize', request=next(ids), file=name + 1000, size=0))
+    peer(ours('Allocate', request=next(ids), file=name + 1000, index=0, size=1 << 20, count=3))
+    # The right file, or one that is not there, and no range or mode that there is.
+    peer(ours('Allocate', request=next(ids), file=name, index=(1 << 63) - 1, size=(1 << 63) - 1))
+    peer(ours('Allocate', request=next(ids), file=name, index=0, size=0))
+    peer(ours('Allocate', request=next(ids), file=name, index=0, size=1 << 20, count=0xffffffff))
     peer(ours('Close', request=next(ids), file=name + 1000, flags=1))
     peer(ours('Recall', request=next(ids), file=name, index=name, seq=1 << 60))
     peer(ours('Invalidate', request=next(ids), file=name, index=name, seq=1 << 60))"
@@ -81,12 +86,17 @@ must x "
 def user(uid, gid=0, groups=(), count=None):
     return struct.pack('<IIH', uid, gid, len(groups) if count is None else count) + b''.join(struct.pack('<I', g) for g in groups)
 for path in (b'', b'/', b'relative', b'/../etc/shadow', b'$DIR/../../etc/shadow', b'$DIR//f', b'$DIR/./f', b'$DIR/f\\0x', b'/etc/shadow', b'/' * 4095, b'/' + b'x' * 4094, b'$DIR/secret'):
-    for kind in 'Lookup', 'Open':
+    for kind in 'Lookup', 'Open', 'ListXattr':
         peer(ours(kind, (user(1000, 1000) + path)[:1366], request=next(ids), index=2))
+    for xattr in b'', b'\\0', b'\\xff', b'\\x05user.', b'\\x06user.aforged', b'\\x06user\\0aforged', b'\\x09trusted.aforged', b'\\x0asecurity.aforged', b'\\xffuser.a':
+        for kind in 'GetXattr', 'SetXattr':
+            for count in len(path), 0, len(path) + 1, 0xffffffff:
+                peer(ours(kind, (user(0, 0) + path + xattr)[:1366], request=next(ids), count=count, size=len(xattr) % 9))
 peer(ours('Open', user(0, 0, (), 65535) + b'$f', request=next(ids)))
 peer(ours('Open', user(0, 0, range(65)) + b'$f', request=next(ids)))
 peer(ours('Open', b'', request=next(ids)))
 peer(ours('Open', user(1000) + b'$f', request=next(ids), index=0xffffffffffffffff))"
+check "names that lead elsewhere change no extended attribute" o "os.listxattr('$f') + os.listxattr('/etc/shadow') + os.listxattr('/')" "[]"
 check "names that lead elsewhere open nothing" o "[s['path'] for s in status()['shares'] if s['path'] != '$f' and (s['descriptors'] or s['remote_opens'])]" "[]"
 must x "
 for name in b'', b'node2', b'x' * 255, b'x' * 300, b'a/b', bytes(10):
@@ -130,7 +140,7 @@ for n in range(4000):
         count=rng.randrange(1, 257), flags=rng.randrange(128), seq=rng.randrange(1 << 12), size=rng.randrange(1 << 21)))
     for _ in range(rng.randrange(4)): d[rng.randrange(32, len(d))] = rng.randrange(256)
     if rng.random() < 0.2: d = d[:rng.randrange(len(d))]
-    if len(d) < 6 or d[5] not in (17, 18, 19, 20, 21, 36, 37, 38): peer(bytes(d))
+    if len(d) < 6 or d[5] not in (17, 18, 19, 20, 21, 31, 36, 37, 38): peer(bytes(d))
 for n in range(2000):
     peer(rng.randbytes(rng.randrange(1472)))"
 check "after 6,000 random packets the origin answers" r "wait(lambda: error_of(lambda: os.close(remote('$f'))) == 'none', 15)"

@@ -16,6 +16,7 @@ import mmap
 import os
 import random
 import re
+import resource
 import select
 import signal
 import socket
@@ -95,6 +96,90 @@ def size(fd):
 
 def exists(path):
     return os.path.lexists(path)
+
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def libc(name, *args):
+    """A function of the C library, with numbers, bytes and buffers; its result, or OSError for -1."""
+    function = getattr(LIBC, name)
+    function.restype = ctypes.c_long
+    result = function(*(ctypes.c_long(arg) if isinstance(arg, int) else arg for arg in args))
+    if ctypes.c_int(result).value == -1:
+        raise OSError(ctypes.get_errno(), name)
+    return result
+
+
+KEEP_SIZE, PUNCH_HOLE, COLLAPSE, ZERO, INSERT = 1, 2, 8, 16, 32
+
+
+def fallocate(fd, mode, at, count):
+    libc("fallocate", fd, mode, at, count)
+
+
+def allocated(content, mode, at, count):
+    """What fallocate makes of a file with this content."""
+    if mode == COLLAPSE:
+        return content[:at] + content[at + count:]
+    if mode == INSERT:
+        return content[:at] + bytes(count) + content[at:]
+    longer = content + bytes(max(at + count - len(content), 0))
+    if mode & (PUNCH_HOLE | ZERO):
+        longer = longer[:at] + bytes(count) + longer[at + count:]
+    return longer[:len(content)] if mode & KEEP_SIZE else longer
+
+
+def overwritten(content, at, new):
+    return content[:at] + new + content[at + len(new):]
+
+
+def differs(got, wanted):
+    """True if they are equal, else where they are not."""
+    if got == wanted:
+        return True
+    at = next((at for at, pair in enumerate(zip(got, wanted)) if pair[0] != pair[1]), min(len(got), len(wanted)))
+    return f"{len(got)} bytes, {len(wanted)} wanted; at {at}: {got[at:at + 20]!r} instead of {wanted[at:at + 20]!r}"
+
+
+def alignment(fd):
+    """Whether statx claims an alignment for direct I/O."""
+    result = ctypes.create_string_buffer(256)
+    libc("statx", fd, b"", 0x1000, 0x2000, result)  # AT_EMPTY_PATH, STATX_DIOALIGN
+    return bool(struct.unpack_from("<I", result.raw)[0] & 0x2000)
+
+
+def limited(call, *args, limit):
+    """The call with RLIMIT_FSIZE, in a process of its own."""
+    def both():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        return call(*args)
+    return as_user(0, 0, [], both)
+
+
+def moved(move, source, target, count, **where):
+    """Repeats a call that moves bytes from one descriptor to another until it has moved so many, or moves none any more."""
+    done = 0
+    while done < count:
+        step = move(source, target, count - done, **{name: at + done for name, at in where.items()})
+        if not step:
+            break
+        done += step
+    return done
+
+
+def spliced(source, target, count, at_source=0, at_target=0):
+    """Moves bytes through a pipe."""
+    out, into = os.pipe()
+    done = 0
+    while done < count:
+        filled = os.splice(source, into, min(count - done, 65536), offset_src=at_source + done)
+        if not filled:
+            break
+        done += moved(os.splice, out, target, filled, offset_dst=at_target + done)
+    os.close(out)
+    os.close(into)
+    return done
 
 
 # What went wrong, how long it took, who did it.

@@ -12,7 +12,7 @@ use vremote_proto::copy::{Copy, GrantVerdict, Pending, RecallVerdict, State};
 use vremote_proto::directory::{self, Action, Event, Page, Requester, Tx, Want};
 use vremote_proto::limits::{MAX_GROUPS, MAX_PAYLOAD, MAX_REPLIES, MAX_WAITERS};
 use vremote_proto::reliable::{Assembly, Begin, ReplyCache};
-use vremote_proto::wire::{Attributes, Credentials, Header, HEADER_BYTES, TAG_BYTES};
+use vremote_proto::wire::{Attributes, Credentials, Header, Xattr, HEADER_BYTES, TAG_BYTES};
 
 /// A way to feed bytes to the protocol.
 #[derive(Clone, Copy)]
@@ -88,6 +88,11 @@ pub fn packet(bytes: &[u8]) -> u64 {
         assert_eq!(again, fragment, "credentials changed on the way");
         groups.len()
     });
+    let xattr = Xattr::decode(fragment).map(|xattr| {
+        let head = xattr.head().expect("a name that was there");
+        let again = [&head[..], xattr.name, xattr.value].concat();
+        assert_eq!(again, fragment, "an extended attribute changed on the way");
+    });
     let attributes = Attributes::decode(fragment).map(|attributes| {
         let again = attributes.encode();
         assert_eq!(
@@ -101,6 +106,7 @@ pub fn packet(bytes: &[u8]) -> u64 {
         header.flags,
         credentials,
         attributes,
+        xattr,
         assembly.complete(),
         header.status != 0,
     ))

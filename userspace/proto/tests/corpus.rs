@@ -162,6 +162,24 @@ fn cases() -> BTreeMap<String, Vec<u8>> {
             }),
         ),
         (
+            "ok-allocate",
+            bare(Header {
+                index: 4096,
+                size: 1 << 20,
+                count: 3,
+                ..good(Kind::Allocate)
+            }),
+        ),
+        (
+            "ok-allocate-beyond-the-end",
+            bare(Header {
+                index: MAX_SIZE,
+                size: MAX_SIZE,
+                count: u32::MAX,
+                ..good(Kind::Allocate)
+            }),
+        ),
+        (
             "ok-write",
             datagram(
                 Header {
@@ -193,7 +211,7 @@ fn cases() -> BTreeMap<String, Vec<u8>> {
         ),
         (
             "ok-write-longest",
-            datagram(good(Kind::Write), &[0; MAX_PAYLOAD]),
+            datagram(good(Kind::Write), &[0; MAX_WRITE]),
         ),
         (
             "ok-commit",
@@ -217,6 +235,33 @@ fn cases() -> BTreeMap<String, Vec<u8>> {
         (
             "ok-set-attr",
             two(Kind::SetAttr, b"/srv/file", &Change::default().encode()),
+        ),
+        (
+            "ok-get-xattr",
+            two(Kind::GetXattr, b"/srv/file", b"\x0buser.a name"),
+        ),
+        (
+            "ok-set-xattr",
+            two(Kind::SetXattr, b"/srv/file", b"\x06user.aany\0bytes"),
+        ),
+        (
+            "ok-set-xattr-cut-name",
+            two(Kind::SetXattr, b"/srv/file", b"\xffuser.a"),
+        ),
+        (
+            "ok-set-xattr-unknown-bits",
+            datagram(
+                Header {
+                    size: MAX_SIZE,
+                    count: 9,
+                    ..good(Kind::SetXattr)
+                },
+                &with_path(b"/srv/file\x06user.a"),
+            ),
+        ),
+        (
+            "ok-list-xattr",
+            datagram(good(Kind::ListXattr), &with_path(b"/srv/file")),
         ),
         (
             "ok-names-cut-behind-the-end",
@@ -575,6 +620,7 @@ fn every_file_meets_what_its_name_says() {
             if let Some((credentials, rest)) = Credentials::decode(fragment) {
                 _ = credentials.groups().count();
                 _ = Names::decode(&header, rest).and_then(|names| Change::decode(names.second));
+                _ = Names::decode(&header, rest).and_then(|names| Xattr::decode(names.second));
             }
             _ = Attributes::decode(fragment);
             _ = Entry::decode(fragment);

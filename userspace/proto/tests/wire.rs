@@ -291,6 +291,25 @@ proptest! {
     }
 
     #[test]
+    fn extended_attributes_arrive(
+        name in vec(1..=u8::MAX, 1..=MAX_NAME),
+        value in vec(any::<u8>(), 0..300),
+        garbage: Vec<u8>,
+    ) {
+        let sent = Xattr { name: &name, value: &value };
+        let bytes = [&sent.head().unwrap()[..], &name, &value].concat();
+        prop_assert_eq!(Xattr::decode(&bytes), Some(sent));
+        prop_assert_eq!(Xattr::decode(&bytes[..name.len()]), None);
+        prop_assert_eq!(Xattr { name: b"", value: &value }.head(), None);
+        prop_assert_eq!(Xattr { name: &[b'x'; 256], value: &value }.head(), None);
+        // Whatever comes is one with so many bytes, or none.
+        if let Some(xattr) = Xattr::decode(&garbage) {
+            prop_assert_eq!(1 + xattr.name.len() + xattr.value.len(), garbage.len());
+            prop_assert!(!xattr.name.is_empty() && !xattr.name.contains(&0));
+        }
+    }
+
+    #[test]
     fn names_are_cut_where_the_header_says(count: u32, bytes: Vec<u8>) {
         let header = Header { count, ..Header::new(Kind::Rename) };
         match Names::decode(&header, &bytes) {
@@ -298,6 +317,20 @@ proptest! {
             None => prop_assert!(count as usize > bytes.len()),
         }
     }
+}
+
+/// The largest value with the longest path is what a message must have room for.
+#[test]
+fn the_largest_extended_attribute() {
+    let bytes = [&[1, b'a'][..], &vec![0; MAX_XATTR]].concat();
+    assert_eq!(Xattr::decode(&bytes).unwrap().value.len(), MAX_XATTR);
+    assert_eq!(
+        Xattr::decode(&[&bytes[..], &[0]].concat()),
+        None,
+        "a value that is too large"
+    );
+    let most = Credentials::encoded_bytes(MAX_GROUPS) + MAX_PATH + 1 + MAX_NAME + MAX_XATTR;
+    assert!(most <= MAX_PAYLOAD);
 }
 
 #[test]
@@ -354,8 +387,8 @@ fn the_shortest_fragments_of_the_longest_message() {
         ..Header::default()
     };
     let sent = datagrams(&header, &vec![0; MAX_PAYLOAD]);
-    assert_eq!(sent.len(), 256);
-    let mut assembly = Assembly::new(&Header::decode(&sent[255]).unwrap().0);
+    assert_eq!(sent.len(), MAX_PAYLOAD / 256);
+    let mut assembly = Assembly::new(&Header::decode(sent.last().unwrap()).unwrap().0);
     for datagram in sent.iter().rev() {
         assert!(!assembly.complete());
         assembly

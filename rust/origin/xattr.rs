@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Extended attributes of this node's files, as remotes read and change them: those of users (`user.`) alone, with the rights of the
+//! remote user and the errors of the local file system.
+//!
+//! They are read of everything that a remote may look up, and changed where names are: below an export. The others tell of rights that
+//! are the origin's business (`security.`, `system.`), or of its administrator's (`trusted.`): `EOPNOTSUPP`.
+
+use kernel::{error::to_result, prelude::*};
+
+use super::{
+    export::{self, c_string, Acting, CName, Export},
+    namespace, serve,
+};
+use crate::bindings;
+use crate::proto::{
+    limits::MAX_XATTR,
+    wire::{xattr as bits, Attributes, Credentials, Header, Names, Xattr},
+};
+
+/// What the names of users' attributes begin with.
+const USER: &[u8] = b"user.";
+
+/// An attribute's name for the kernel, if it is one of a user's.
+fn name_of(xattr: &Xattr<'_>) -> Result<CName> {
+    if !xattr.name.starts_with(USER) {
+        return Err(EOPNOTSUPP);
+    }
+    c_string(xattr.name)
+}
+
+/// Reads from what a remote sees under a path: gives `call` the directory to start from, and the rest of the path. `nothing`: of a
+/// directory that only shows the way.
+fn read<T>(
+    user: &Credentials<'_>,
+    path: &[u8],
+    nothing: impl FnOnce() -> Result<T>,
+    call: impl FnOnce(&Export, &CName) -> Result<T>,
+) -> Result<T> {
+    serve::check_path(path)?;
+    if serve::by_descriptor(path).is_some() {
+        let root = export::root().ok_or(ENOENT)?;
+        let rest = c_string(&path[1..])?;
+        let _acting = Acting::begin(user, root.root_squash)?;
+        return call(root, &rest);
+    }
+    if let Some((export, rest)) = export::containing(path) {
+        let rest = c_string(rest)?;
+        let _acting = Acting::begin(user, export.root_squash)?;
+        return call(&export, &rest);
+    }
+    if serve::is_way(path)? {
+        return nothing();
+    }
+    Err(serve::refused(path))
+}
+
+/// `GetXattr`: into `value` the value, into `reply` its length.
+pub(super) fn get(
+    header: &Header,
+    payload: &[u8],
+    reply: &mut Header,
+    value: &mut KVVec<u8>,
+) -> Result {
+    let (user, rest) = Credentials::decode(payload).ok_or(EINVAL)?;
+    let names = Names::decode(header, rest).ok_or(EINVAL)?;
+    let attribute = name_of(&Xattr::decode(names.second).ok_or(EINVAL)?)?;
+    let room = header.size.min(MAX_XATTR as u64) as usize;
+    if room != 0 {
+        *value = KVVec::zeroed(room, GFP_KERNEL)?;
+    }
+    let bytes = read(
+        &user,
+        names.first,
+        || Err(ENODATA),
+        |export, path| {
+            // SAFETY: The root is counted, the names end with NUL, the buffer is ours; we may sleep.
+            let bytes = unsafe {
+                bindings::vremote_names_get_xattr(
+                    &export.root,
+                    path.as_char_ptr(),
+                    header.index,
+                    attribute.as_char_ptr(),
+                    value.as_mut_ptr(),
+                    room,
+                )
+            };
+            to_result(bytes.min(0) as c_int)?;
+            Ok(bytes as usize)
+        },
+    )?;
+    value.truncate(bytes);
+    reply.count = bytes as u32;
+    Ok(())
+}
+
+/// `SetXattr`; gives the attributes of the file then.
+pub(super) fn set(header: &Header, payload: &[u8]) -> Result<Attributes> {
+    let (user, rest) = Credentials::decode(payload).ok_or(EINVAL)?;
+    let names = Names::decode(header, rest).ok_or(EINVAL)?;
+    let xattr = Xattr::decode(names.second).ok_or(EINVAL)?;
+    let attribute = name_of(&xattr)?;
+    let (value, flags) = match header.size {
+        bits::REMOVE if xattr.value.is_empty() => (core::ptr::null(), 0),
+        // Both at once are for the file system to answer, as from a local program.
+        flags if flags & !(bits::CREATE | bits::REPLACE) == 0 => {
+            (xattr.value.as_ptr(), flags as c_int)
+        }
+        _ => return Err(EINVAL),
+    };
+    let (export, rest) = namespace::place(names.first)?;
+    let path = c_string(rest)?;
+    let _acting = Acting::begin(&user, export.root_squash)?;
+    // SAFETY: The root is counted, the names end with NUL, the value has so many bytes; we may sleep.
+    to_result(unsafe {
+        bindings::vremote_names_set_xattr(
+            &export.root,
+            path.as_char_ptr(),
+            header.index,
+            attribute.as_char_ptr(),
+            value,
+            xattr.value.len(),
+            flags,
+        )
+    })?;
+    export.stat(rest)
+}
+
+/// `ListXattr`: into `list` the names of users' attributes.
+pub(super) fn list(header: &Header, payload: &[u8], list: &mut KVVec<u8>) -> Result {
+    let (user, path) = serve::who_and_where(payload)?;
+    let mut all = KVVec::<u8>::zeroed(MAX_XATTR, GFP_KERNEL)?;
+    let bytes = read(
+        &user,
+        path,
+        || Ok(0),
+        |export, path| {
+            // SAFETY: The root is counted, the path ends with NUL, the buffer is ours; we may sleep.
+            let bytes = unsafe {
+                bindings::vremote_names_list_xattr(
+                    &export.root,
+                    path.as_char_ptr(),
+                    header.index,
+                    all.as_mut_ptr(),
+                    all.len(),
+                )
+            };
+            // More than the kernel lets a program have; the number is that of listxattr(2).
+            if bytes == ERANGE.to_errno() as isize {
+                return Err(E2BIG);
+            }
+            to_result(bytes.min(0) as c_int)?;
+            Ok(bytes as usize)
+        },
+    )?;
+    all.truncate(bytes);
+    let names = all.split_inclusive(|byte| *byte == 0);
+    for name in names.filter(|name| name.starts_with(USER)) {
+        list.extend_from_slice(name, GFP_KERNEL)?;
+    }
+    Ok(())
+}
