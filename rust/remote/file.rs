@@ -596,7 +596,8 @@ fn write_cached(kept: &Arc<Inode>, from: &mut IovIterSource<'_>, position: u64) 
         let copied = {
             let _claim = kept.claim(page)?;
             let folio = kept.own(page, more.min(MAX_BATCH_PAGES - 1))?;
-            if position >= kept.size() {
+            // Owned, the page holds the size where it is or grows it: nobody cuts it without taking the page.
+            if position + bytes as u64 > kept.size() {
                 return Err(ENODATA);
             }
             // SAFETY: The folio is locked and ours to write; copies without faulting, and at most to the folio's end.
