@@ -596,7 +596,7 @@ fn write_cached(kept: &Arc<Inode>, from: &mut IovIterSource<'_>, position: u64) 
         let copied = {
             let _claim = kept.claim(page)?;
             let folio = kept.own(page, more.min(MAX_BATCH_PAGES - 1))?;
-            // Owned, the page holds the size where it is or grows it: nobody cuts it without taking the page.
+            // Nobody can cut the file in this page, or before it, without taking the page away: what the size says now is final.
             if position + bytes as u64 > kept.size() {
                 return Err(ENODATA);
             }
