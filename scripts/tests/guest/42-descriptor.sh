@@ -36,7 +36,8 @@ allocate() { # AGENT WHAT MODE AT COUNT
 both "at first"
 must r "read_all(fd)"
 for a in o r; do
-	[ $a = o ] && b=r who='the origin' || b=o who='the remote'
+	# Far behind the end, at a place of its own: what lies there is not given back by a hole, because the file system sees no need.
+	[ $a = o ] && b=r who='the origin' far=20 || b=o who='the remote' far=22
 	write $b 100 "of the other node"
 	allocate $a "$who makes it longer" 0 'len(want) - 5000' 20000
 	write $b 9000 "dirty elsewhere"
@@ -53,10 +54,9 @@ for a in o r; do
 	allocate $a "$who puts a range in" INSERT 8192 16384
 	check "… mapped at the remote" r "differs(view[:65536], want[:65536])"
 	before=$(ask o "os.fsync(plain) or os.fstat(plain).st_blocks")
-	check "$who allocates behind the end" $a "fallocate(fd, KEEP_SIZE, 1 << 20, 1 << 20)" ok
+	check "$who allocates behind the end" $a "fallocate(fd, KEEP_SIZE, 1 << $far, 1 << 20)" ok
 	both "… keeping the size"
 	check "… and it costs blocks, which the remote sees" r "os.fstat(fd).st_blocks >= $before + 2048 and os.fstat(fd).st_blocks" "$(ask o "os.fstat(plain).st_blocks")"
-	must $a "fallocate(fd, PUNCH_HOLE | KEEP_SIZE, 1 << 20, 1 << 20)"
 done
 must r "view.close()"
 check "posix_fallocate" r "os.posix_fallocate(fd, 0, 150000)" ok
@@ -161,8 +161,8 @@ check "… again" r "os.pwritev(fd, [b'C'], 0, os.RWF_APPEND)" 1
 check "… at the origin" o "get('$f')" "b'0123456789AB-oC'"
 check "RWF_NOAPPEND: where it says" r "os.pwritev(remote('$f', WO | APPEND), [b'at-4'], 4, 0x20)" 4
 check "… at the origin" o "get('$f')" "b'0123at-489AB-oC'"
-check "RWF_DSYNC is on the origin's disk" r "globals().update(change=Change()) or os.pwritev(fd, [b'dsync'], 0, os.RWF_DSYNC) and change.messages().get('Commit', 0)" 1
-check "RWF_SYNC as well" r "globals().update(change=Change()) or os.pwritev(fd, [b'sync!'], 0, os.RWF_SYNC) and change.messages().get('Commit', 0)" 1
+check "RWF_DSYNC is on the origin's disk" r "globals().update(change=Change()) or os.pwritev(fd, [b'dsync'], 0, os.RWF_DSYNC) and change.messages().get('Commit', 0) > 0"
+check "RWF_SYNC as well" r "globals().update(change=Change()) or os.pwritev(fd, [b'sync!'], 0, os.RWF_SYNC) and change.messages().get('Commit', 0) > 0"
 check "… and nothing else is" r "globals().update(change=Change()) or os.pwritev(fd, [b'lazy!'], 0, 0) and change.messages().get('Commit', 0)" 0
 must r "os.close(fd)"
 
@@ -217,6 +217,8 @@ must o "os.pwrite(source, b'in flight', 600000)"
 for way in uring 'uring -d' aio 'aio -d'; do
 	check "$way: remote to remote" r "run('$VT/flight $way $M/from $M/flight')" ""
 	check "$way: at the origin" o "get('$E/flight') == get('$E/from')"
+	# A local file wants pieces that are aligned.
+	case $way in *-d) continue ;; esac
 	check "$way: remote to local" r "run('$VT/flight $way $M/from $DIR/local && cmp $DIR/local $M/from')" ""
 	check "$way: local to remote" r "run('$VT/flight $way $DIR/local $M/flight')" ""
 	check "$way: at the origin" o "get('$E/flight') == get('$E/from')"

@@ -95,14 +95,14 @@ must r "drop_caches()"
 check "the file system can be unmounted" o "wait(lambda: subprocess.run(['umount', '$DIR/large'], capture_output=True).returncode == 0, 10)"
 
 # ---- only those of users
-must o "os.setxattr('$E/f', 'trusted.t', b't'); os.setxattr('$E/f', 'security.s', b's'); run('setfacl -m u:1000:r $E/f')"
+must o "os.setxattr('$E/f', 'trusted.t', b't'); run('setfacl -m u:1000:r $E/f')"
 check "others are not listed" r "sorted(os.listxattr('$M/f'))" "['user.c', 'user.d', 'user.new']"
 for name in trusted.t security.s security.capability system.posix_acl_access system.posix_acl_default trusted.new; do
 	check "$name: get" r "os.getxattr('$M/f', '$name')" EOPNOTSUPP
 	check_in "$name: set" r "os.setxattr('$M/f', '$name', b'')" "EOPNOTSUPP EINVAL"
 	check_in "$name: remove" r "os.removexattr('$M/f', '$name')" "EOPNOTSUPP EINVAL"
 done
-check "… stay what they are at the origin" o "(os.getxattr('$E/f', 'trusted.t'), os.getxattr('$E/f', 'security.s'), len(os.getxattr('$E/f', 'system.posix_acl_access')) > 0)" "(b't', b's', True)"
+check "… stay what they are at the origin" o "(os.getxattr('$E/f', 'trusted.t'), len(os.getxattr('$E/f', 'system.posix_acl_access')) > 0)" "(b't', True)"
 must o "run('setfacl -b $E/f'); os.symlink('f', '$E/link'); os.mkfifo('$E/fifo')"
 for name in link fifo; do
 	for call in "os.setxattr(PATH, 'user.a', b'x', follow_symlinks=False)" "os.getxattr(PATH, 'user.a', follow_symlinks=False)" \
