@@ -8,7 +8,7 @@
 //! - [`Exchange::send`] is called again whenever the time-out (from the measured round trips of the peer, doubling) passes
 //!   without an answer;
 //! - [`Exchange::expired`] is called at most once, instead of a last answer: `ETIMEDOUT` or, if there never was a session,
-//!   `ENOTCONN` after the deadline; `ESTALE` when the peer begins a new session; `ENOTCONN` when it is removed.
+//!   `ENOTCONN` after the deadline, which every sign that the peer works on the request puts off; `ESTALE` when the peer begins a new session; `ENOTCONN` when it is removed.
 //!
 //! [`finish`], the last answer, and `expired` exclude each other: the first one ends the exchange. A `send` that runs at that
 //! moment on another CPU may still be running after it.
@@ -28,6 +28,7 @@ use kernel::{
 use super::{now_us, peer::Peer, timeout_us, timer, udp::Fragment};
 use crate::{
     proto::{
+        limits::WORK_LIMIT_US,
         reliable::{Retry, Tick},
         wire::{flags, Header},
     },
@@ -51,9 +52,14 @@ pub trait Exchange: Send + Sync {
     /// sent is left to the next time. Process context, of [`start`]'s caller or of the timer.
     fn send(&self, peer: &Arc<Peer>, retry: bool);
 
-    /// It ended without a last answer; see the module's documentation for the errors. Called at most once, in process
-    /// context; must not wait for the network.
+    /// It ended without a last answer; see the module's documentation for the errors. In process context; must not wait for the
+    /// network. Called at most once, but for an exchange that [outlives](Exchange::outlives) its deadline.
     fn expired(&self, error: Error);
+
+    /// Whether a late answer matters: then the exchange goes on after its deadline, until it is answered or the session ends.
+    fn outlives(&self) -> bool {
+        false
+    }
 }
 
 /// One request in flight.
@@ -168,6 +174,23 @@ fn begin(
     Ok(())
 }
 
+/// The longest time that an exchange with the module's time-out can take: the timer ends it at its deadline, which moves while the peer
+/// works on it. The second on top is for a timer that is late.
+pub fn longest_wait_us() -> u64 {
+    timeout_us() + WORK_LIMIT_US + 1_000_000
+}
+
+/// Lets an exchange go on without a deadline: nobody waits for it any more.
+fn outlive(request: u64) {
+    if let Some(entry) = FLIGHTS
+        .lock()
+        .as_mut()
+        .and_then(|flights| flights.get_mut(&request))
+    {
+        entry.retry.outlive();
+    }
+}
+
 /// Ends an exchange: it is not sent again, and neither answered nor expired. Does nothing if it has ended. Any context but
 /// hard interrupts.
 pub fn finish(request: u64) {
@@ -197,7 +220,7 @@ fn waiting(peer: &Arc<Peer>, header: &Header) -> Option<Arc<dyn Exchange>> {
                 };
                 entry.timed = true;
                 entry.put_off = 0;
-                entry.retry.progress(now);
+                entry.retry.progress(now, timeout_us());
                 (entry.exchange.clone(), rtt)
             })
     };
@@ -228,10 +251,34 @@ pub(super) fn piece(peer: &Arc<Peer>, header: &Header, fragment: &Fragment<'_>) 
     }
 }
 
+/// The peer works on a request of ours: its deadline moves. Receive thread.
+pub(super) fn working(peer: &Arc<Peer>, header: &Header) {
+    let mut flights = FLIGHTS.lock();
+    let entry = flights
+        .as_mut()
+        .and_then(|flights| flights.get_mut(&header.request))
+        .filter(|entry| Arc::ptr_eq(&entry.peer, peer));
+    if let Some(entry) = entry {
+        entry.timed = true;
+        entry.put_off = 0;
+        entry.retry.progress(now_us(), timeout_us());
+    }
+}
+
 /// What the timer has to do for one exchange.
 enum Due {
     Send(Arc<Peer>, Arc<dyn Exchange>),
+    Late(Arc<Peer>, Arc<dyn Exchange>),
     Expired(RBTreeNode<u64, Entry>),
+}
+
+/// Why nothing came of an exchange with this peer.
+fn silence(peer: &Peer) -> Error {
+    if peer.epoch() == 0 {
+        ENOTCONN
+    } else {
+        ETIMEDOUT
+    }
 }
 
 /// Does what is due, and says when the next is. Timer.
@@ -244,14 +291,10 @@ pub(super) fn tick() -> u64 {
         for due in due.into_iter().flatten() {
             match due {
                 Due::Send(peer, exchange) => exchange.send(&peer, true),
+                Due::Late(peer, exchange) => exchange.expired(silence(&peer)),
                 Due::Expired(node) => {
                     let (_, entry) = node.to_key_value();
-                    let error = if entry.peer.epoch() == 0 {
-                        ENOTCONN
-                    } else {
-                        ETIMEDOUT
-                    };
-                    entry.exchange.expired(error);
+                    entry.exchange.expired(silence(&entry.peer));
                 }
             }
         }
@@ -290,6 +333,11 @@ fn collect(from: u64, due: &mut [Option<Due>; GROUP], next: &mut u64) -> Option<
         if tick == Tick::Resend {
             **free = Some(Due::Send(entry.peer.clone(), entry.exchange.clone()));
             tick = entry.retry.on_tick(now);
+        }
+        if tick == Tick::Expired && entry.exchange.outlives() {
+            **free = Some(Due::Late(entry.peer.clone(), entry.exchange.clone()));
+            entry.retry.outlive();
+            tick = Tick::Wait(now);
         }
         if let Tick::Wait(time) = tick {
             *next = (*next).min(time);
@@ -418,36 +466,57 @@ pub struct Answer {
     pub payload: KVVec<u8>,
 }
 
+/// Takes back what a request has done, when its answer says that it was, and nobody waits for it any more: request, its payload,
+/// answer. Receive thread: must not wait.
+pub type Undo = fn(&Arc<Peer>, &Header, &[u8], &Header);
+
 /// A request that somebody waits for.
 #[pin_data]
 struct Call {
     header: Header,
     payload: KVVec<u8>,
+    undo: Option<Undo>,
     #[pin]
-    outcome: SpinLock<Option<Result<Answer>>>,
+    outcome: SpinLock<Outcome>,
     #[pin]
     done: Event,
 }
 
+/// What came of a [`Call`].
+enum Outcome {
+    Open,
+    Ended(Result<Answer>),
+    /// Whoever waited has got it, or has given up.
+    Taken,
+}
+
 impl Call {
-    /// The first outcome counts.
-    fn end(&self, outcome: Result<Answer>) {
-        let unused = {
+    /// The first outcome counts. Says whether this one did.
+    fn end(&self, outcome: Result<Answer>) -> bool {
+        let late = {
             let mut place = self.outcome.lock();
-            if place.is_none() {
-                *place = Some(outcome);
+            if matches!(*place, Outcome::Open) {
+                *place = Outcome::Ended(outcome);
                 None
             } else {
                 Some(outcome)
             }
         };
-        drop(unused);
         self.done.happen();
+        late.is_none()
+    }
+
+    /// What came of it; from now on whatever comes is late.
+    fn take(&self) -> Option<Result<Answer>> {
+        match core::mem::replace(&mut *self.outcome.lock(), Outcome::Taken) {
+            Outcome::Ended(outcome) => Some(outcome),
+            Outcome::Open | Outcome::Taken => None,
+        }
     }
 }
 
 impl Exchange for Call {
-    fn answer(&self, _peer: &Arc<Peer>, header: &Header, payload: &[u8]) -> bool {
+    fn answer(&self, peer: &Arc<Peer>, header: &Header, payload: &[u8]) -> bool {
         let outcome = if header.status == 0 {
             let mut copy = KVVec::new();
             if copy.extend_from_slice(payload, GFP_KERNEL).is_err() {
@@ -461,7 +530,12 @@ impl Exchange for Call {
         } else {
             Err(Error::from_errno(-i32::from(header.status)))
         };
-        self.end(outcome);
+        let was_done = outcome.is_ok();
+        if !self.end(outcome) && was_done {
+            if let Some(undo) = self.undo {
+                undo(peer, &self.header, &self.payload, header);
+            }
+        }
         true
     }
 
@@ -477,17 +551,36 @@ impl Exchange for Call {
     fn expired(&self, error: Error) {
         self.end(Err(error));
     }
+
+    fn outlives(&self) -> bool {
+        self.undo.is_some()
+    }
 }
 
-/// Sends a request and waits for its answer. The request id is filled in. Process context, sleeps for at most
-/// the module's time-out; only a fatal signal ends the wait early.
+/// Sends a request and waits for its answer. The request id is filled in. Process context, sleeps: while the peer is silent for at most
+/// the module's time-out, while it says that it works on the request for at most [`WORK_LIMIT_US`]; only a fatal signal ends the wait early.
 ///
 /// # Errors
 ///
 /// The errno of an answer with a `status`; `ETIMEDOUT`: the peer did not answer in time; `ENOTCONN`: it was removed, or
 /// there has been no session until the time was up; `ESTALE`: it began a new session; `EINTR`: the task was killed; `EINVAL`:
 /// more than `MAX_PAYLOAD` bytes; `ENOMEM`.
-pub fn call(peer: &Arc<Peer>, mut header: Header, payload: &[u8]) -> Result<Answer> {
+pub fn call(peer: &Arc<Peer>, header: Header, payload: &[u8]) -> Result<Answer> {
+    call_or(peer, header, payload, None)
+}
+
+/// As [`call`]. If that gives up, and the answer comes later and says that the request was done, `undo` takes it back: what is not known
+/// here must not go on at the peer for ever.
+///
+/// # Errors
+///
+/// As [`call`].
+pub fn call_or(
+    peer: &Arc<Peer>,
+    mut header: Header,
+    payload: &[u8],
+    undo: Option<Undo>,
+) -> Result<Answer> {
     if payload.len() > crate::proto::limits::MAX_PAYLOAD {
         return Err(EINVAL);
     }
@@ -503,17 +596,24 @@ pub fn call(peer: &Arc<Peer>, mut header: Header, payload: &[u8]) -> Result<Answ
         try_pin_init!(Call {
             header,
             payload: copy,
-            outcome <- new_spinlock!(None),
+            undo,
+            outcome <- new_spinlock!(Outcome::Open),
             done <- Event::new(),
         }),
         GFP_KERNEL,
     )?;
-    let limit = timeout_us();
-    begin(peer, header.request, call.clone(), Some(limit), once)?;
-    // The timer ends the exchange at the deadline; the second on top is for a timer that is late.
-    let waited = call.done.wait(limit + 1_000_000);
-    finish(header.request);
-    waited?;
-    let outcome = call.outcome.lock().take();
-    outcome.unwrap_or(Err(ETIMEDOUT))
+    begin(peer, header.request, call.clone(), Some(timeout_us()), once)?;
+    let waited = call.done.wait(longest_wait_us());
+    let outcome = call.take();
+    if undo.is_some() {
+        // If it is over, this does nothing.
+        outlive(header.request);
+    } else {
+        finish(header.request);
+    }
+    match (outcome, waited) {
+        (Some(outcome), _) => outcome,
+        (None, Err(error)) => Err(error),
+        (None, Ok(())) => Err(ETIMEDOUT),
+    }
 }

@@ -374,6 +374,7 @@ pub(super) fn dispatch(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8
     peer.count_received(header);
     match header.kind {
         Kind::Reply | Kind::Grant | Kind::Ack => exchange::answered(peer, header, payload),
+        Kind::Working => exchange::working(peer, header),
         Kind::Invalidate | Kind::Recall | Kind::Unlocked => {
             crate::remote::receive(peer, header, payload)
         }

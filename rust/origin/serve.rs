@@ -207,6 +207,16 @@ fn control(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8>) {
                 }
                 return;
             }
+            Some(Begin::Running) => {
+                let working = Header {
+                    request: header.request,
+                    file: header.file,
+                    peer_epoch: header.epoch,
+                    ..Header::new(Kind::Working)
+                };
+                let _ = peer.send(&working, &[]);
+                return;
+            }
             _ => return,
         }
     }

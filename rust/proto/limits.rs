@@ -88,6 +88,10 @@ pub const RTO_MAX_US: u64 = 1_000_000;
 /// How long a call waits for a silent peer before it ends in `ETIMEDOUT`; the module parameter `timeout_ms=` changes it.
 pub const CALL_TIMEOUT_US: u64 = 5_000_000;
 
+/// How long a request may take in all while the peer says that it works on it; then too it ends in `ETIMEDOUT`. An fsync of much data,
+/// or the first open of a large file that is cached, takes longer than a silence may.
+pub const WORK_LIMIT_US: u64 = 120_000_000;
+
 /// A peer from which nothing was heard for so long is asked for a sign of life.
 pub const HELLO_INTERVAL_US: u64 = 1_000_000;
 

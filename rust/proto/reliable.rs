@@ -5,7 +5,9 @@
 
 use core::ops::Range;
 
-use super::limits::{MAX_PAYLOAD, MAX_REPLIES, PAGE_BYTES, RTO_INITIAL_US, RTO_MAX_US, RTO_MIN_US};
+use super::limits::{
+    MAX_PAYLOAD, MAX_REPLIES, PAGE_BYTES, RTO_INITIAL_US, RTO_MAX_US, RTO_MIN_US, WORK_LIMIT_US,
+};
 use super::wire::Header;
 
 /// Round-trip time of a peer and the retransmission time-out that follows from it (RFC 6298, section 2, with the
@@ -127,9 +129,19 @@ impl Retry {
         Tick::Resend
     }
 
-    /// Part of the answer arrived: the peer lives, so the present time-out begins anew.
-    pub fn progress(&mut self, now: u64) {
+    /// Part of the answer arrived, or word that the peer works on it: the present time-out begins anew, and silence may last for
+    /// `patience` microseconds from now on, though not beyond [`WORK_LIMIT_US`] since the request was first sent.
+    pub fn progress(&mut self, now: u64, patience: u64) {
         self.next = now.saturating_add(self.rto);
+        if let Some(deadline) = &mut self.deadline {
+            let last = self.started.saturating_add(WORK_LIMIT_US);
+            *deadline = now.saturating_add(patience).min(last).max(*deadline);
+        }
+    }
+
+    /// From now on there is no deadline.
+    pub fn outlive(&mut self) {
+        self.deadline = None;
     }
 
     /// How often the request was sent again.

@@ -135,11 +135,14 @@ pub enum Kind {
     /// From the origin, not answered: something that a lock of this node on `file` waited for may be free. Lost ones are made up
     /// for by asking again.
     Unlocked = 42,
+
+    /// Answer to a request that came again while it is being worked on: it is no silence.
+    Working = 43,
 }
 
 impl Kind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Kind; 30] = [
+    pub const ALL: [Kind; 31] = [
         Kind::Hello,
         Kind::HelloAck,
         Kind::Reply,
@@ -170,6 +173,7 @@ impl Kind {
         Kind::SetXattr,
         Kind::ListXattr,
         Kind::Unlocked,
+        Kind::Working,
     ];
 
     /// The kind with this number, or `None` for one that version 1 does not know.
@@ -215,12 +219,13 @@ impl Kind {
             Kind::SetXattr => "SetXattr",
             Kind::ListXattr => "ListXattr",
             Kind::Unlocked => "Unlocked",
+            Kind::Working => "Working",
         }
     }
 
     /// Whether the message answers a request, so that `request` names one of the receiver's own.
     pub fn is_answer(self) -> bool {
-        matches!(self, Kind::Reply | Kind::Grant | Kind::Ack)
+        matches!(self, Kind::Reply | Kind::Grant | Kind::Ack | Kind::Working)
     }
 
     /// Whether running the request twice would be wrong: its reply is kept and repeated to duplicates.
@@ -231,6 +236,7 @@ impl Kind {
                 | Kind::Close
                 | Kind::SetSize
                 | Kind::Write
+                | Kind::Commit
                 | Kind::Make
                 | Kind::Link
                 | Kind::Remove

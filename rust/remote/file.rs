@@ -23,7 +23,7 @@ use super::{errno, inode as names, state::Inode};
 use crate::bindings;
 use crate::net::{
     self,
-    exchange::{self, call, Exchange, Once},
+    exchange::{self, call, call_or, Exchange, Once},
     peer::Peer,
 };
 use crate::proto::{
@@ -128,7 +128,10 @@ pub(super) fn open_at(
         size: u64::from(mode),
         ..Header::new(Kind::Open)
     };
-    let answer = call(peer, header, &payload)?;
+    let undo = |peer: &Arc<Peer>, request: &Header, _: &[u8], answer: &Header| {
+        close_at(peer, answer.file, writes(request.index as u32));
+    };
+    let answer = call_or(peer, header, &payload, Some(undo))?;
     let attributes = Attributes::decode(&answer.payload).ok_or(EPROTO)?;
     if answer.header.file == 0 {
         return Err(EPROTO);
@@ -679,7 +682,7 @@ impl Chunk {
 
     /// Waits for the answer.
     fn wait(&self) -> Result<Header> {
-        let waited = self.done.wait(net::timeout_us() + 1_000_000);
+        let waited = self.done.wait(exchange::longest_wait_us());
         exchange::finish(self.header.request);
         waited?;
         let outcome = self.outcome.lock().take();

@@ -16,7 +16,7 @@ use kernel::{
 use super::{errno, file::of_file, state::Inode};
 use crate::bindings;
 use crate::net::{
-    exchange::{self, call, Exchange, Once},
+    exchange::{self, call_or, Exchange, Once},
     peer::Peer,
 };
 use crate::proto::{
@@ -105,13 +105,18 @@ unsafe fn test(file: *mut file, request: *mut file_lock) -> Result {
     Ok(())
 }
 
-/// Sends a lock to the origin and waits for the answer.
+/// Sends a lock to the origin and waits for the answer. A grant that comes too late is given back.
 fn ask(kept: &Inode, lock: &Lock) -> Result<KVVec<u8>> {
     let header = Header {
         file: kept.state.lock().usable()?,
         ..Header::new(Kind::Lock)
     };
-    Ok(call(&kept.peer, header, &lock.encode())?.payload)
+    let undo = |peer: &Arc<Peer>, request: &Header, payload: &[u8], _: &Header| {
+        if let Some(lock) = Lock::decode(payload).filter(|lock| !lock.test) {
+            unlock(peer, request.file, &lock);
+        }
+    };
+    Ok(call_or(&kept.peer, header, &lock.encode(), Some(undo))?.payload)
 }
 
 /// Locks or unlocks. What cannot be had is waited for, if the request says so: until it can be had or a signal comes.
@@ -133,7 +138,7 @@ unsafe fn set(file: *mut file, request: *mut file_lock) -> Result {
     if wanted.kind == LockKind::Unlock {
         // SAFETY: By this function's contract.
         if unsafe { bindings::vremote_lock_forget(file, request) } {
-            unlock(&kept, &wanted);
+            kept.unlock(&wanted);
         }
         return Ok(());
     }
@@ -144,15 +149,14 @@ unsafe fn set(file: *mut file, request: *mut file_lock) -> Result {
             Ok(_) => {
                 // SAFETY: By this function's contract.
                 let noted = unsafe { bindings::vremote_lock_note(file, request) };
-                return to_result(noted).inspect_err(|_| unlock(&kept, &wanted));
+                return to_result(noted).inspect_err(|_| kept.unlock(&wanted));
             }
             Err(error) if error == EAGAIN => {}
             Err(error) => {
                 if [ETIMEDOUT, ENOTCONN, EINTR].contains(&error) {
-                    // Nobody knows whether the origin has granted it.
+                    // Should it be granted yet, it is given back, and with it what the owner had in this range.
                     // SAFETY: By this function's contract.
                     unsafe { bindings::vremote_lock_forget(file, request) };
-                    unlock(&kept, &wanted);
                 }
                 return Err(error);
             }
@@ -196,15 +200,10 @@ impl Exchange for Unlocking {
     }
 }
 
-/// Unlocks at the origin. Waits a moment for the answer, even in a task that was killed: it may be ending, and whoever asks next for
-/// the lock expects to get it. Process context.
-fn unlock(kept: &Inode, lock: &Lock) {
-    // A statement of its own: what follows must not run with the lock held.
-    let file = kept.state.lock().usable();
-    let Ok(file) = file else {
-        return;
-    };
-    let once = Once::try_begin(&kept.peer);
+/// Unlocks at the origin, without waiting for it. Process context, may sleep for memory. `None`: without memory, or after the session;
+/// then the lock is given back when the last descriptor of this node is closed.
+fn unlock(peer: &Arc<Peer>, file: u64, lock: &Lock) -> Option<Arc<Unlocking>> {
+    let once = Once::try_begin(peer);
     let header = Header {
         request: exchange::next_request(),
         file,
@@ -219,16 +218,23 @@ fn unlock(kept: &Inode, lock: &Lock) {
     let unlocking = Arc::pin_init(
         pin_init!(Unlocking { header, lock, done <- Changes::new() }),
         GFP_KERNEL,
-    );
-    // Without memory the lock is given back when the last descriptor of this node is closed.
-    let Ok(unlocking) = unlocking else {
-        return;
-    };
+    )
+    .ok()?;
     let started = match once {
         Some(once) => exchange::start_once(once, header.request, unlocking.clone(), None),
-        None => exchange::start(&kept.peer, header.request, unlocking.clone(), None),
+        None => exchange::start(peer, header.request, unlocking.clone(), None),
     };
-    if started.is_ok() {
-        let _ = unlocking.done.wait(0, UNLOCK_WAIT_US, Wait::Always);
+    started.ok().map(|()| unlocking)
+}
+
+impl Inode {
+    /// Unlocks at the origin. Waits a moment for the answer, even in a task that was killed: it may be ending, and whoever asks next
+    /// for the lock expects to get it. Process context.
+    fn unlock(&self, lock: &Lock) {
+        // A statement of its own: what follows must not run with the lock held.
+        let file = self.state.lock().usable();
+        if let Some(unlocking) = file.ok().and_then(|file| unlock(&self.peer, file, lock)) {
+            let _ = unlocking.done.wait(0, UNLOCK_WAIT_US, Wait::Always);
+        }
     }
 }

@@ -83,4 +83,23 @@ tell r "timed(os.pread, fd, 4096, 3 << 20)[0] == blob[3 << 20:(3 << 20) + 4096]"
 fault 2 partition
 fault 2 heal
 expect_eq "a short silence fails nothing" "$(answer r)" True
+
+# ---- a peer that takes long is not silent: it says that it works
+must r "os.pwrite(fd, b'slow', 5 << 20)"
+on 1 fsfreeze -f /srv
+tell r "timed(lambda: (os.pwrite(fd, b'at the end', size(fd)), os.fsync(fd)))"
+sleep 8
+on 1 fsfreeze -u /srv
+got=$(answer r 60)
+expect_match "a write and an fsync that take 8 s at the origin are waited for" "$got" '^\(\(10, None\), ([89]|[1-9][0-9]+)\.'
+check "… and done" o "os.pread(plain, 4, 5 << 20) + get('$f')[-10:]" "b'slowat the end'"
+
+# ---- an answer that comes too late is not lost: what nobody waits for is closed again
+must o "opens = shared('$f')['remote_opens']"
+fault 2 delay 4s
+check "an open whose answer takes 8 s ends in time" r "bounded(lambda: remote('$f'), '$late', 7, 4)"
+check "a lock too" r "bounded(lambda: fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB), '$late', 7, 4)"
+fault 2 clear
+check "… the origin has neither open any more" o "wait(lambda: shared('$f')['remote_opens'] == opens, 20) or shared('$f')['remote_opens'] - opens"
+check "… nor locked" o "wait(lambda: error_of(fcntl.lockf, plain, fcntl.LOCK_EX | fcntl.LOCK_NB) == 'none', 20)"
 finish

@@ -79,9 +79,37 @@ fn retransmission_backs_off_and_gives_up() {
 #[test]
 fn progress_puts_the_next_retransmission_off() {
     let mut retry = Retry::new(0, 50_000, None);
-    retry.progress(49_000);
+    retry.progress(49_000, 1);
     assert_eq!(retry.on_tick(50_000), Tick::Wait(99_000));
     assert_eq!(retry.on_tick(99_000), Tick::Resend);
+}
+
+#[test]
+fn only_silence_ends_a_request() {
+    let patience = CALL_TIMEOUT_US;
+    let mut retry = Retry::new(0, 50_000, Some(patience));
+    retry.progress(patience - 1, patience);
+    assert_ne!(retry.on_tick(patience), Tick::Expired);
+    assert_eq!(retry.on_tick(2 * patience - 1), Tick::Expired);
+}
+
+#[test]
+fn work_ends_too() {
+    let patience = CALL_TIMEOUT_US;
+    let mut retry = Retry::new(0, 50_000, Some(patience));
+    for now in (0..WORK_LIMIT_US).step_by(1_000_000) {
+        retry.progress(now, patience);
+        assert_ne!(retry.on_tick(now), Tick::Expired);
+    }
+    assert_eq!(retry.on_tick(WORK_LIMIT_US), Tick::Expired);
+}
+
+#[test]
+fn what_outlives_its_deadline_is_sent_again() {
+    let mut retry = Retry::new(0, 50_000, Some(60_000));
+    retry.outlive();
+    assert_eq!(retry.on_tick(70_000), Tick::Resend);
+    assert_ne!(retry.on_tick(u64::MAX / 2), Tick::Expired);
 }
 
 proptest! {
