@@ -457,8 +457,8 @@ impl Share {
     /// Takes the next place in the order of decisions, together with the size: what every answer carries.
     pub(super) fn stamp(&self) -> (u64, u64) {
         let mut state = self.state.lock();
-        state.next_seq += 1;
-        (state.next_seq, self.size())
+        let seq = crate::proto::directory::take_seq(&mut state.next_seq);
+        (seq, self.size())
     }
 
     /// Has the work item run that does such an action.
