@@ -9,7 +9,9 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
-use vremote_exercise::{ending::Ending, figures::Figures, fsx, parties::Parties, watch::Watch};
+use vremote_exercise::{
+    ending::Ending, figures::Figures, fsx, litmus, parties::Parties, watch::Watch, words,
+};
 
 /// Exercises for a file that several nodes share. Run it on all of them at the same time.
 #[derive(Parser)]
@@ -26,24 +28,34 @@ struct Arguments {
 enum Exercise {
     /// Random operations by all in turns, each compared with a model
     Fsx(fsx::Options),
+    /// Tiny concurrent programs, whose outcomes must be those of some order of their steps
+    Litmus(litmus::Options),
+    /// Concurrent reads and writes of a few words, which must be linearizable
+    Words(words::Options),
 }
 
 impl Exercise {
     fn parties(&self) -> &Parties {
         match self {
             Exercise::Fsx(options) => &options.parties,
+            Exercise::Litmus(options) => &options.parties,
+            Exercise::Words(options) => &options.parties,
         }
     }
 
     fn name(&self) -> &'static str {
         match self {
             Exercise::Fsx(_) => "fsx",
+            Exercise::Litmus(_) => "litmus",
+            Exercise::Words(_) => "words",
         }
     }
 
     fn run(&self, watch: &Watch, figures: &mut Figures) -> Result<(), Ending> {
         match self {
             Exercise::Fsx(options) => fsx::run::run(options, watch, figures),
+            Exercise::Litmus(options) => litmus::run::run(options, watch, figures),
+            Exercise::Words(options) => words::run::run(options, watch, figures),
         }
     }
 }
