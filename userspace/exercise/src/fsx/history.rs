@@ -25,6 +25,11 @@ impl History {
         self.0.push_back(operation);
     }
 
+    /// The last operations; the latest is the last.
+    pub fn latest(&self, most: usize) -> impl Iterator<Item = &Operation> {
+        self.0.range(self.0.len().saturating_sub(most)..)
+    }
+
     /// The last operations that touched one of the bytes; the latest is the last.
     pub fn touching(&self, offset: u64, length: u64, most: usize) -> Vec<Operation> {
         let mut found: Vec<Operation> = self

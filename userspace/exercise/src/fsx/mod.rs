@@ -55,10 +55,8 @@ impl Options {
         if !(1..=1 << 30).contains(&self.largest) {
             return wrong("--largest must be 1 to 1073741824");
         }
-        if !(1..=self.largest).contains(&self.longest)
-            || !(1..=self.largest).contains(&self.longest_mapped)
-        {
-            return wrong("--longest and --longest-mapped must be 1 to --largest");
+        if self.longest == 0 || self.longest_mapped == 0 {
+            return wrong("--longest and --longest-mapped must be at least 1");
         }
         if self.turn == 0 {
             return wrong("--turn must be at least 1");

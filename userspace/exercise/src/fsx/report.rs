@@ -99,7 +99,11 @@ pub fn difference(
         }
         text += "\n";
     }
-    let _ = write!(text, "  operations that touched these bytes:");
+    let _ = write!(text, "  the latest operations:");
+    for operation in history.latest(OPERATIONS) {
+        let _ = write!(text, "\n    {operation}");
+    }
+    let _ = write!(text, "\n  operations that touched these bytes:");
     for operation in history.touching(place.offset, place.length, OPERATIONS) {
         let _ = write!(text, "\n    {operation}");
     }

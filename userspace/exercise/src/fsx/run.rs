@@ -108,8 +108,8 @@ fn take_part(
     let sequence = Sequence::new(Settings {
         seed: parties.seed,
         largest: options.largest,
-        longest: options.longest,
-        longest_mapped: options.longest_mapped,
+        longest: options.longest.min(options.largest),
+        longest_mapped: options.longest_mapped.min(options.largest),
         turn: options.turn,
         weights: options.ops,
         available,

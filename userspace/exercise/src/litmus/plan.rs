@@ -8,7 +8,7 @@ use super::shape::Shape;
 use crate::{mapping::PAGE, random::Random};
 
 /// How many shapes run in a round, each at other places: the parties meet only once a round.
-pub const INSTANCES: u64 = 4;
+pub const INSTANCES: u64 = 8;
 /// Pages of one instance.
 const PAGES: u64 = 3;
 /// Rounds take turns with two sets of pages, so that what is done early for the next one, or late for the last one, disturbs nobody.

@@ -223,7 +223,7 @@ mod tests {
         let logs = logs(&shapes, Plan::new(3, &shapes, 5, 0), 200, 5);
         let tally = Tally::of(&shapes, Plan::new(3, &shapes, 5, 0), 200, &logs).unwrap();
         assert_eq!(tally.forbidden, 0);
-        assert_eq!(tally.instances, 800);
+        assert_eq!(tally.instances, 1600);
         assert_eq!(tally.lines(&shapes).len(), shapes.len());
     }
 
