@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Random reads, writes, appends, truncations, loads, stores, holes and fsyncs of one file by three nodes in turns: after each the file is
+# what a model says. First on a good network, then on one that loses 2 % of the packets, repeats and reorders others.
+# nodes: 3
+# time-limit: 300
+
+. "$(dirname "$0")/../lib.sh"
+. "$TOP/scripts/tests/programs/agents.sh"
+. "$TOP/scripts/tests/programs/exercise.sh"
+
+NODES='1 2 3' GOOD=20 BAD=30 LIMIT=120 LEAST=200
+[ "$VREMOTE_NODES" -ge 3 ] || NODES='1 2 2'
+[ "$VREMOTE_DEBUG" = 0 ] || GOOD=60 BAD=90 LIMIT=400 LEAST=20
+
+begin /srv/fsx
+
+# run WHAT SECONDS OPTION …
+run() {
+	local what=$1 seconds=$2 line
+	shift 2
+	if exercise "$NODES" fsx --path "$DIR/f" --count 10000000 --seconds "$seconds" --limit $LIMIT "$@"; then pass "$what"; else
+		fail "$what"
+		why
+	fi
+	while IFS= read -r line; do note "$line"; done < <(grep '^fsx' "$TMP/party.0")
+	expect "$what: at least $LEAST operations" [ "$(figure ops)" -ge $LEAST ]
+}
+
+run "a good network" $GOOD --seed 1
+fault 2 loss 2% duplicate 2% reorder 3%
+fault 3 loss 2%
+run "loss 2 %, duplicate 2 %, reorder 3 %" $BAD --seed $RANDOM
+heal_all
+# Pages that all nodes want at once, since there are so few: every operation finds them elsewhere.
+run "a small file, a turn for each operation" $((GOOD / 2)) --seed $RANDOM --largest 20000 --longest 9000 --longest-mapped 9000 --turn 1
+finish
