@@ -399,7 +399,8 @@ pub(super) fn dispatch(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8
         | Kind::Put
         | Kind::GetXattr
         | Kind::SetXattr
-        | Kind::ListXattr => crate::origin::receive(peer, header, payload),
+        | Kind::ListXattr
+        | Kind::StatFs => crate::origin::receive(peer, header, payload),
         Kind::Hello | Kind::HelloAck => (),
     }
 }

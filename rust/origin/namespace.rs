@@ -6,13 +6,13 @@
 use kernel::{error::to_result, prelude::*, sync::Arc};
 
 use super::{
-    export::{self, c_string, Acting, Export},
+    export::{self, c_string, Acting, CName, Export},
     serve, share,
 };
 use crate::bindings;
 use crate::proto::{
-    limits::{MAX_NAME, MAX_PATH},
-    wire::{change, Attributes, Change, Credentials, Entry, Header, Kind, Names, Time},
+    limits::{MAX_NAME, MAX_PATH, PAGE_BYTES},
+    wire::{change, Attributes, Change, Credentials, Entry, Header, Kind, Names, Space, Time},
 };
 
 /// Bytes of entries in one reply.
@@ -25,6 +25,58 @@ const DT_DIR: u16 = 4;
 pub(super) fn place(path: &[u8]) -> Result<(Arc<Export>, &[u8])> {
     serve::check_path(path)?;
     export::containing(path).ok_or(EPERM)
+}
+
+/// Reads from what a remote sees under a path: gives `call` the directory to start from, and the rest of the path. `nothing`: of a
+/// directory that only shows the way.
+pub(super) fn look<T>(
+    user: &Credentials<'_>,
+    path: &[u8],
+    nothing: impl FnOnce() -> Result<T>,
+    call: impl FnOnce(&Export, &CName) -> Result<T>,
+) -> Result<T> {
+    serve::check_path(path)?;
+    if serve::by_descriptor(path).is_some() {
+        let root = export::root().ok_or(ENOENT)?;
+        let rest = c_string(&path[1..])?;
+        let _acting = Acting::begin(user, root.root_squash)?;
+        return call(root, &rest);
+    }
+    if let Some((export, rest)) = export::containing(path) {
+        let rest = c_string(rest)?;
+        let _acting = Acting::begin(user, export.root_squash)?;
+        return call(&export, &rest);
+    }
+    if serve::is_way(path)? {
+        return nothing();
+    }
+    Err(serve::refused(path))
+}
+
+/// How much room there is where a path is; none on the way to something.
+pub(super) fn space(payload: &[u8]) -> Result<Space> {
+    let (user, path) = serve::who_and_where(payload)?;
+    let nothing = || {
+        Ok(Space {
+            block_bytes: PAGE_BYTES as u64,
+            ..Space::default()
+        })
+    };
+    look(&user, path, nothing, |export, name| {
+        let mut space = bindings::vremote_space::default();
+        // SAFETY: The root is counted, the name ends with NUL, the space is ours; we may sleep.
+        to_result(unsafe {
+            bindings::vremote_names_space(&export.root, name.as_char_ptr(), &mut space)
+        })?;
+        Ok(Space {
+            block_bytes: space.block_bytes,
+            blocks: space.blocks,
+            free: space.free,
+            available: space.available,
+            files: space.files,
+            files_free: space.files_free,
+        })
+    })
 }
 
 /// The entries of a directory from the position in the header on; into `reply` the directory's device.

@@ -30,7 +30,7 @@ use crate::proto::{
     reliable::{Begin, ReplyCache},
     wire::{
         flags, Attributes, Credentials, Header, Kind, Lock, Time, ATTRIBUTES_BYTES, LOCK_BYTES,
-        OPEN_TO_RUN,
+        OPEN_TO_RUN, SPACE_BYTES,
     },
 };
 
@@ -301,6 +301,10 @@ fn answer(peer: &Arc<Peer>, header: &Header, payload: &[u8], bulk: &mut KVVec<u8
         }
         Kind::GetXattr => xattr::get(header, payload, &mut answer.header, bulk),
         Kind::ListXattr => xattr::list(header, payload, bulk),
+        Kind::StatFs => namespace::space(payload).map(|space| {
+            answer.payload[..SPACE_BYTES].copy_from_slice(&space.encode());
+            answer.length = SPACE_BYTES;
+        }),
         Kind::SetXattr => xattr::set(header, payload).map(|attributes| answer.attach(&attributes)),
         _ => with_file(peer, header, payload, &mut answer),
     };

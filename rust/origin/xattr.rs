@@ -9,8 +9,9 @@
 use kernel::{error::to_result, prelude::*};
 
 use super::{
-    export::{self, c_string, Acting, CName, Export},
-    namespace, serve,
+    export::{c_string, Acting, CName},
+    namespace::{self, look},
+    serve,
 };
 use crate::bindings;
 use crate::proto::{
@@ -29,32 +30,6 @@ fn name_of(xattr: &Xattr<'_>) -> Result<CName> {
     c_string(xattr.name)
 }
 
-/// Reads from what a remote sees under a path: gives `call` the directory to start from, and the rest of the path. `nothing`: of a
-/// directory that only shows the way.
-fn read<T>(
-    user: &Credentials<'_>,
-    path: &[u8],
-    nothing: impl FnOnce() -> Result<T>,
-    call: impl FnOnce(&Export, &CName) -> Result<T>,
-) -> Result<T> {
-    serve::check_path(path)?;
-    if serve::by_descriptor(path).is_some() {
-        let root = export::root().ok_or(ENOENT)?;
-        let rest = c_string(&path[1..])?;
-        let _acting = Acting::begin(user, root.root_squash)?;
-        return call(root, &rest);
-    }
-    if let Some((export, rest)) = export::containing(path) {
-        let rest = c_string(rest)?;
-        let _acting = Acting::begin(user, export.root_squash)?;
-        return call(&export, &rest);
-    }
-    if serve::is_way(path)? {
-        return nothing();
-    }
-    Err(serve::refused(path))
-}
-
 /// `GetXattr`: into `value` the value, into `reply` its length.
 pub(super) fn get(
     header: &Header,
@@ -69,7 +44,7 @@ pub(super) fn get(
     if room != 0 {
         *value = KVVec::zeroed(room, GFP_KERNEL)?;
     }
-    let bytes = read(
+    let bytes = look(
         &user,
         names.first,
         || Err(ENODATA),
@@ -130,7 +105,7 @@ pub(super) fn set(header: &Header, payload: &[u8]) -> Result<Attributes> {
 pub(super) fn list(header: &Header, payload: &[u8], list: &mut KVVec<u8>) -> Result {
     let (user, path) = serve::who_and_where(payload)?;
     let mut all = KVVec::<u8>::zeroed(MAX_XATTR, GFP_KERNEL)?;
-    let bytes = read(
+    let bytes = look(
         &user,
         path,
         || Ok(0),

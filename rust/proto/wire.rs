@@ -138,11 +138,14 @@ pub enum Kind {
 
     /// Answer to a request that came again while it is being worked on: it is no silence.
     Working = 43,
+
+    /// How much room there is on the file system that a path lies on. `payload`: [`Credentials`] and a path. Reply payload: [`Space`].
+    StatFs = 44,
 }
 
 impl Kind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Kind; 31] = [
+    pub const ALL: [Kind; 32] = [
         Kind::Hello,
         Kind::HelloAck,
         Kind::Reply,
@@ -174,6 +177,7 @@ impl Kind {
         Kind::ListXattr,
         Kind::Unlocked,
         Kind::Working,
+        Kind::StatFs,
     ];
 
     /// The kind with this number, or `None` for one that version 1 does not know.
@@ -220,6 +224,7 @@ impl Kind {
             Kind::ListXattr => "ListXattr",
             Kind::Unlocked => "Unlocked",
             Kind::Working => "Working",
+            Kind::StatFs => "StatFs",
         }
     }
 
@@ -910,6 +915,64 @@ pub mod xattr {
     pub const REMOVE: u64 = 1 << 2;
     /// All bits that version 1 knows.
     pub const ALL: u64 = (1 << 3) - 1;
+}
+
+/// What statfs(2) shows of a file system.
+///
+/// Layout: all fields in their order, each a u64.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes of a block, 1 to 2^30.
+    pub block_bytes: u64,
+    /// Blocks in all.
+    pub blocks: u64,
+    /// Blocks that are free.
+    pub free: u64,
+    /// Blocks that are free for users.
+    pub available: u64,
+    /// Inodes in all.
+    pub files: u64,
+    /// Inodes that are free.
+    pub files_free: u64,
+}
+
+/// Bytes of encoded [`Space`].
+pub const SPACE_BYTES: usize = 6 * 8;
+
+impl Space {
+    /// Its bytes.
+    pub fn encode(&self) -> [u8; SPACE_BYTES] {
+        let mut bytes = [0; SPACE_BYTES];
+        let mut w = Writer {
+            bytes: &mut bytes,
+            at: 0,
+        };
+        for value in [
+            self.block_bytes,
+            self.blocks,
+            self.free,
+            self.available,
+            self.files,
+            self.files_free,
+        ] {
+            w.put(value.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// `None` if there are too few bytes or a field is out of its range.
+    pub fn decode(bytes: &[u8]) -> Option<Space> {
+        let mut r = Reader { bytes };
+        let space = Space {
+            block_bytes: r.u64()?,
+            blocks: r.u64()?,
+            free: r.u64()?,
+            available: r.u64()?,
+            files: r.u64()?,
+            files_free: r.u64()?,
+        };
+        (1..=1 << 30).contains(&space.block_bytes).then_some(space)
+    }
 }
 
 /// One entry of a directory, in the reply to [`Kind::List`].

@@ -16,7 +16,7 @@ use kernel::{
     prelude::*,
 };
 
-use super::{errno, inode as names, state::Inode, InodeRef};
+use super::{errno, inode as names, namespace, state::Inode, InodeRef};
 use crate::bindings;
 use crate::net::{self, peer};
 
@@ -44,7 +44,7 @@ impl<T> Operations<T> {
 static SUPER: Operations<bindings::super_operations> = Operations(bindings::super_operations {
     free_inode: Some(free_inode),
     evict_inode: Some(evict_inode),
-    statfs: Some(bindings::simple_statfs),
+    statfs: Some(statfs),
     ..pin_init::zeroed()
 });
 
@@ -81,6 +81,19 @@ pub(super) fn register() -> Result {
 pub(super) fn unregister() {
     // SAFETY: Registered before; the module is going, so it has no users.
     unsafe { bindings::vremote_fs_unregister() };
+}
+
+/// `statfs`: of the origin's file system, where there is one.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+unsafe extern "C" fn statfs(dentry: *mut dentry, space: *mut bindings::kstatfs) -> c_int {
+    // SAFETY: The kernel gives us a dentry of ours with an inode, and something to fill.
+    errno(unsafe {
+        kernel::error::to_result(bindings::simple_statfs(dentry, space))
+            .and_then(|()| namespace::fill_space(dentry, space))
+    })
 }
 
 /// Fills a new superblock.

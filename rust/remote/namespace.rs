@@ -20,7 +20,7 @@ use crate::net::{
     exchange::{call, Answer},
     peer::Peer,
 };
-use crate::proto::wire::{change, Attributes, Change, Entry, Header, Kind, Time};
+use crate::proto::wire::{change, Attributes, Change, Entry, Header, Kind, Space, Time};
 
 /// Sends a request with credentials, a path and what the kind has behind it. Sleeps.
 pub(super) fn ask(peer: &Arc<Peer>, header: Header, first: &[u8], second: &[u8]) -> Result<Answer> {
@@ -336,6 +336,40 @@ pub(super) unsafe extern "C" fn readlink(
         kernel::error::to_result(status).map(|()| count as c_int)
     };
     read().unwrap_or_else(|error: Error| error.to_errno())
+}
+
+/// Asks how much room there is where a dentry is. Of the root, and of this node's own name, there is nothing to ask.
+///
+/// # Errors
+///
+/// Those of the origin, and of the network.
+///
+/// # Safety
+///
+/// `dentry` is one of ours with an inode, `space` is the caller's.
+pub(super) unsafe fn fill_space(dentry: *mut dentry, space: *mut bindings::kstatfs) -> Result {
+    // SAFETY: By this function's contract.
+    let Ok((kept, path)) = (unsafe { of((*dentry).d_inode, dentry) }) else {
+        return Ok(());
+    };
+    let payload = credentials_and(path.at_node()?)?;
+    let answer = match call(&kept.peer, Header::new(Kind::StatFs), &payload) {
+        // An open file without a name, or a node that shares nothing.
+        Err(error) if error == ENOENT => return Ok(()),
+        answer => answer?,
+    };
+    let found = Space::decode(&answer.payload).ok_or(EPROTO)?;
+    let raw = bindings::vremote_space {
+        block_bytes: found.block_bytes,
+        blocks: found.blocks,
+        free: found.free,
+        available: found.available,
+        files: found.files,
+        files_free: found.files_free,
+    };
+    // SAFETY: By this function's contract.
+    unsafe { bindings::vremote_fill_space(space, &raw) };
+    Ok(())
 }
 
 /// Sets mode, owner and times. The size is another request.

@@ -6,6 +6,7 @@
 #include <linux/mount.h>
 #include <linux/namei.h>
 #include <linux/slab.h>
+#include <linux/statfs.h>
 #include <linux/string.h>
 #include <linux/unaligned.h>
 #include <linux/xattr.h>
@@ -348,6 +349,29 @@ ssize_t vremote_names_list_xattr(const struct path *root, const char *name, u64 
 	length = vfs_listxattr(path.dentry, (char *)names, bytes);
 	path_put(&path);
 	return length;
+}
+
+/* How much room there is where a name is. struct kstatfs is opaque to Rust. */
+int vremote_names_space(const struct path *root, const char *name, struct vremote_space *space)
+{
+	struct kstatfs found;
+	struct path path;
+	int err;
+
+	err = vfs_path_lookup(root->dentry, root->mnt, *name ? name : ".", 0, &path);
+	if (err)
+		return err;
+	err = vfs_statfs(&path, &found);
+	path_put(&path);
+	if (err)
+		return err;
+	space->block_bytes = found.f_frsize ?: found.f_bsize;
+	space->blocks = found.f_blocks;
+	space->free = found.f_bfree;
+	space->available = found.f_bavail;
+	space->files = found.f_files;
+	space->files_free = found.f_ffree;
+	return 0;
 }
 
 /* Entries as rust/proto/wire.rs has them (Entry), one behind the other. */

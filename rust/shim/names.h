@@ -20,6 +20,16 @@ struct vremote_change {
 	struct timespec64 mtime;
 };
 
+/* What statfs(2) shows. */
+struct vremote_space {
+	u64 block_bytes;
+	u64 blocks;
+	u64 free;
+	u64 available;
+	u64 files;
+	u64 files_free;
+};
+
 int vremote_names_make(const struct path *root, const char *name, umode_t mode, const char *target);
 int vremote_names_link(const struct path *root, const char *from, const char *name);
 int vremote_names_remove(const struct path *root, const char *name, bool directory);
@@ -32,6 +42,7 @@ ssize_t vremote_names_get_xattr(const struct path *root, const char *name, u64 i
 int vremote_names_set_xattr(const struct path *root, const char *name, u64 ino, const char *attribute, const u8 *value,
 			    size_t bytes, int flags);
 ssize_t vremote_names_list_xattr(const struct path *root, const char *name, u64 ino, u8 *names, size_t bytes);
+int vremote_names_space(const struct path *root, const char *name, struct vremote_space *space);
 ssize_t vremote_names_list(const struct path *root, const char *name, u64 *position, u64 *device, u8 *buffer, size_t bytes);
 
 #endif

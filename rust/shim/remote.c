@@ -16,10 +16,12 @@
 #include <linux/pagemap.h>
 #include <linux/sched/signal.h>
 #include <linux/stat.h>
+#include <linux/statfs.h>
 #include <linux/uio.h>
 #include <linux/writeback.h>
 #include <linux/xarray.h>
 
+#include "names.h"
 #include "remote.h"
 
 /* Inline around __filemap_get_folio_mpol with ERR_PTR. */
@@ -349,6 +351,18 @@ void vremote_wanted_ids(const struct iattr *wanted, u32 *ids)
 void vremote_link_keep(struct delayed_call *done, void *target)
 {
 	set_delayed_call(done, kfree_link, target);
+}
+
+/* struct kstatfs is opaque to Rust. */
+void vremote_fill_space(struct kstatfs *to, const struct vremote_space *space)
+{
+	to->f_bsize = space->block_bytes;
+	to->f_frsize = space->block_bytes;
+	to->f_blocks = space->blocks;
+	to->f_bfree = space->free;
+	to->f_bavail = space->available;
+	to->f_files = space->files;
+	to->f_ffree = space->files_free;
 }
 
 /* Inline. */

@@ -13,6 +13,7 @@
 
 struct dir_context;
 struct kstatfs;
+struct vremote_space;
 struct vm_fault;
 
 /* Folios (folio.rs) */
@@ -81,6 +82,7 @@ bool vremote_dir_emit(struct dir_context *ctx, const char *name, int length, u64
 int vremote_to_user(char *to, const void *from, size_t bytes);
 void vremote_wanted_ids(const struct iattr *wanted, u32 *ids);
 void vremote_link_keep(struct delayed_call *done, void *target);
+void vremote_fill_space(struct kstatfs *to, const struct vremote_space *space);
 bool vremote_dir_emit_dots(struct file *file, struct dir_context *ctx);
 
 /* Pages (remote/pages.rs) */

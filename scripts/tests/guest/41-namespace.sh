@@ -190,6 +190,10 @@ fault 2 heal
 
 # ---- programs
 must r "run('mkdir $DIR/tree && cp -a /usr/lib/python3*/email /etc/alternatives $DIR/tree && ln $DIR/tree/email/errors.py $DIR/tree/hard')"
+SPACE="(lambda v: (v.f_frsize, v.f_blocks, v.f_files, v.f_bfree > 0, v.f_namemax))"
+check "statfs shows the room that the origin has" r "$SPACE(os.statvfs('$M'))" "$(ask o "$SPACE(os.statvfs('$E'))")"
+check "… of a descriptor as well" r "(lambda fd: ($SPACE(os.fstatvfs(fd)), os.close(fd))[0])(os.open('$M', RO))" "$(ask o "$SPACE(os.statvfs('$E'))")"
+check "… and none of what is nobody's" r "(os.statvfs('/vremote').f_blocks, os.statvfs('/vremote/node1').f_blocks)" "(0, 0)"
 check "a tree is copied in" r "run('cp -a $DIR/tree $M/tree && diff -r --no-dereference $DIR/tree $M/tree && find $M/tree -type f | wc -l') == run('find $DIR/tree -type f | wc -l')"
 check "… with all attributes" r "run('cd $DIR/tree && find . -printf \"%p %y %m %U %G %T@ %l %n\\n\" | sort') == run('cd $M/tree && find . -printf \"%p %y %m %U %G %T@ %l %n\\n\" | sort')"
 check "… moved, and removed" r "run('mv $M/tree $M/tree2 && diff -r --no-dereference $DIR/tree $M/tree2 && rm -r $M/tree2') or exists('$M/tree2')" False

@@ -264,6 +264,11 @@ fn cases() -> BTreeMap<String, Vec<u8>> {
             datagram(good(Kind::ListXattr), &with_path(b"/srv/file")),
         ),
         (
+            "ok-stat-fs",
+            datagram(good(Kind::StatFs), &with_path(b"/srv/file")),
+        ),
+        ("ok-working", bare(good(Kind::Working))),
+        (
             "ok-names-cut-behind-the-end",
             datagram(
                 Header {

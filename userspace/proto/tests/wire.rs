@@ -235,6 +235,15 @@ proptest! {
     }
 
     #[test]
+    fn space_arrives(numbers: [u64; 5], block_bytes in 1..=1_u64 << 30) {
+        let [blocks, free, available, files, files_free] = numbers;
+        let space = Space { block_bytes, blocks, free, available, files, files_free };
+        prop_assert_eq!(Space::decode(&space.encode()), Some(space));
+        prop_assert_eq!(Space::decode(&space.encode()[1..]), None);
+        prop_assert_eq!(Space::decode(&Space { block_bytes: 0, ..space }.encode()), None);
+    }
+
+    #[test]
     fn locks_arrive(
         numbers: (u64, u64, u64),
         pid in 0..=i32::MAX as u32,
