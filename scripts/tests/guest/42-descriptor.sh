@@ -93,10 +93,10 @@ must o "run('vremote export del $DIR/small')"
 check "… and the file system can be unmounted" o "wait(lambda: subprocess.run(['umount', '$DIR/small'], capture_output=True).returncode == 0, 10)"
 
 # Exactly once, whatever the network does, and while others are at work.
-fault 2 loss 20%
-check "under loss 30 ranges are put in, each once" r "globals().update(before=size(fd)) or [fallocate(fd, INSERT, 4096 * i, 4096) for i in range(30)] and size(fd) - before" 122880
+fault 2 loss 10%
+check "under loss 20 ranges are put in, each once" r "globals().update(before=size(fd)) or [fallocate(fd, INSERT, 4096 * i, 4096) for i in range(20)] and size(fd) - before" 81920
 fault 2 heal
-check "… and taken out" o "[fallocate(fd, COLLAPSE, 0, 8192) for i in range(15)] and size(fd) == len(want)"
+check "… and taken out" o "[fallocate(fd, COLLAPSE, 0, 8192) for i in range(10)] and size(fd) == len(want)"
 must o "os.ftruncate(fd, 0); os.ftruncate(fd, 64 * PAGE)"
 agent w 2
 must w "fd = remote('$f')"
