@@ -17,10 +17,10 @@
 	{ 1, "Hello" }, { 2, "HelloAck" }, { 3, "Reply" }, { 16, "Lookup" }, { 17, "Open" }, { 18, "Close" }, \
 	{ 19, "GetAttr" }, { 20, "SetSize" }, { 21, "Write" }, { 22, "Commit" }, { 23, "List" }, { 24, "ReadLink" }, \
 	{ 25, "Make" }, { 26, "Link" }, { 27, "Remove" }, { 28, "Rename" }, { 29, "SetAttr" }, \
-	{ 31, "Allocate" }, \
-	{ 32, "GetShared" }, \
-	{ 33, "GetModified" }, { 34, "Grant" }, { 35, "Invalidate" }, { 36, "Recall" }, { 37, "Ack" }, { 38, "Put" }, \
-	{ 39, "GetXattr" }, { 40, "SetXattr" }, { 41, "ListXattr" }
+	{ 30, "Lock" }, { 31, "Allocate" }, { 32, "GetShared" }, { 33, "GetModified" }, \
+	{ 34, "Grant" }, { 35, "Invalidate" }, { 36, "Recall" }, { 37, "Ack" }, { 38, "Put" }, \
+	{ 39, "GetXattr" }, { 40, "SetXattr" }, { 41, "ListXattr" }, \
+	{ 42, "Unlocked" }, { 43, "Working" }, { 44, "StatFs" }
 #define vremote_flags \
 	{ 1, "WRITE" }, { 2, "DATA" }, { 4, "KEEP" }, { 8, "HAVE" }, { 16, "APPEND" }, { 32, "RETRY" }, \
 	{ 64, "DATASYNC" }

@@ -51,7 +51,7 @@ counted "another magic number" magic "peer(ours('GetShared', count=1, magic=b'VR
 counted "the predecessors' text messages" truncated "[peer(m) for m in (b'/root/f,4096,0,r', b'f,10,0,w,data', b'f,0,0,i', b',,,', b'f,0,0,r' + bytes(5))]"
 counted "… longer ones" magic "peer(b'/root/f,4096,0,w,' + b'x' * 4096)"
 counted "another version" version "peer(ours('GetShared', count=1, version=2)); peer(ours('GetShared', count=1, version=0))"
-counted "unknown kinds" kind "[peer(ours(k)) for k in (0, 4, 15, 42, 63, 128, 255)]"
+counted "unknown kinds" kind "[peer(ours(k)) for k in (0, 4, 15, 45, 63, 128, 255)]"
 counted "unknown flags" field "peer(ours('GetShared', count=1, flags=0x8000)); peer(ours('GetShared', count=1, flags=0x80))"
 counted "an impossible length" field "peer(ours('Put', b'x', length=0xffffffff)); peer(ours('Write', b'x', length=72 * 1024 + 1))"
 counted "an impossible offset" field "peer(ours('Write', b'x' * 10, length=60000, offset=17)); peer(ours('Put', b'x', length=1, offset=1366))"
