@@ -370,7 +370,7 @@ fn with_file(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Ans
             writable()?;
             // SAFETY: The file is open; we hold no lock. Mode and range are for the function to check.
             kernel::error::to_result(unsafe {
-                bindings::vfs_fallocate(
+                bindings::vremote_origin_allocate(
                     share.file.as_ptr(),
                     header.count as c_int,
                     header.index as i64,

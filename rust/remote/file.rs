@@ -539,7 +539,12 @@ unsafe fn write_locked(kept: &Arc<Inode>, iocb: *mut kiocb, from: *mut iov_iter)
     while !from.is_empty() {
         // SAFETY: By this function's contract.
         let position = unsafe { (*iocb).ki_pos } as u64;
-        let inside = position.saturating_add(from.len() as u64) <= kept.size();
+        // Set-id bits go with the first write, and only the origin's write path takes them away.
+        // SAFETY: The descriptor keeps the inode.
+        let set_id = unsafe { u32::from((*kept.raw()).i_mode) }
+            & (bindings::S_ISUID | bindings::S_ISGID)
+            != 0;
+        let inside = !set_id && position.saturating_add(from.len() as u64) <= kept.size();
         let away = if inside {
             bytes_away(kept, position, from.len())
         } else {
@@ -550,6 +555,10 @@ unsafe fn write_locked(kept: &Arc<Inode>, iocb: *mut kiocb, from: *mut iov_iter)
         } else {
             write_through(kept, from, Some(position), away).map(|(_, bytes)| bytes)
         };
+        if set_id && step.is_ok() {
+            // The next one finds the mode without them.
+            kept.refresh()?;
+        }
         match step {
             // The file has become shorter meanwhile: look at its size again.
             Err(error) if error == ENODATA => kept.refresh()?,

@@ -57,6 +57,29 @@ void vremote_origin_unbecome(const struct cred *old)
 }
 
 /*
+ * Whoever changes a file takes its set-id bits away. Work items have the right not to, which is for nobody but local programs; they
+ * give it up here. NULL: there is nothing to give up.
+ */
+static const struct cred *begin_change(struct file *file)
+{
+	struct cred *new;
+
+	if (!(file_inode(file)->i_mode & (S_ISUID | S_ISGID)))
+		return NULL;
+	new = prepare_kernel_cred(&init_task);
+	if (!new)
+		return ERR_PTR(-ENOMEM);
+	cap_lower(new->cap_effective, CAP_FSETID);
+	return override_creds(new);
+}
+
+static void end_change(const struct cred *old)
+{
+	if (old)
+		put_cred(revert_creds(old));
+}
+
+/*
  * Joins calls whose flags are macros. Below root, ".." and symlinks cannot leave it. A file that is created gets the mode
  * as it is: the umask that counts, the opener's, has been applied there.
  */
@@ -167,7 +190,27 @@ char *vremote_origin_path_of(struct file *file, char *buffer, int bytes)
 /* f_path is a member of a union. */
 int vremote_origin_truncate(struct file *file, loff_t size)
 {
-	return vfs_truncate(&file->f_path, size);
+	const struct cred *old = begin_change(file);
+	int err;
+
+	if (IS_ERR(old))
+		return PTR_ERR(old);
+	err = vfs_truncate(&file->f_path, size);
+	end_change(old);
+	return err;
+}
+
+/* As above. */
+int vremote_origin_allocate(struct file *file, int mode, loff_t offset, loff_t bytes)
+{
+	const struct cred *old = begin_change(file);
+	int err;
+
+	if (IS_ERR(old))
+		return PTR_ERR(old);
+	err = vfs_fallocate(file, mode, offset, bytes);
+	end_change(old);
+	return err;
 }
 
 static int vremote_origin_getattr(const struct path *path, struct kstat *stat, u32 *generation)
@@ -327,10 +370,16 @@ int vremote_origin_install(struct file *file, unsigned long index, const void *d
 ssize_t vremote_origin_write(struct file *file, const void *data, size_t bytes, loff_t *pos, bool append)
 {
 	struct kvec vec = { .iov_base = (void *)data, .iov_len = bytes };
+	const struct cred *old = begin_change(file);
 	struct iov_iter iter;
+	ssize_t written;
 
+	if (IS_ERR(old))
+		return PTR_ERR(old);
 	iov_iter_kvec(&iter, ITER_SOURCE, &vec, 1, bytes);
-	return vfs_iter_write(file, &iter, pos, append ? RWF_APPEND : 0);
+	written = vfs_iter_write(file, &iter, pos, append ? RWF_APPEND : 0);
+	end_change(old);
+	return written;
 }
 
 /* Only to give vfs_fsync its bool as int. */

@@ -29,6 +29,7 @@ int vremote_origin_path(const char *name, struct path *path);
 void vremote_origin_path_put(struct path *path);
 char *vremote_origin_path_of(struct file *file, char *buffer, int bytes);
 int vremote_origin_truncate(struct file *file, loff_t size);
+int vremote_origin_allocate(struct file *file, int mode, loff_t offset, loff_t bytes);
 int vremote_origin_stat_below(const struct path *root, const char *name, struct kstat *stat,
 			      u32 *generation);
 int vremote_origin_stat(struct file *file, struct kstat *stat, u32 *generation);

@@ -103,5 +103,11 @@ must o "os.chown('$DIR/secret', 1000, 1000)"
 check "until the file is that user's" r "as_user(1000, 1000, [], lambda: remote('$DIR/secret', RW) and 'ok')" ok
 must o "os.chmod('$DIR/secret', 0o400)"
 check "read-only for its owner" r "as_user(1000, 1000, [], lambda: remote('$DIR/secret', RW))" EACCES
+for change in "os.pwrite(fd, b'x', 1)" "os.pwrite(fd, b'at the end', 6)" "os.ftruncate(fd, 3)" "os.posix_fallocate(fd, 0, 8192)"; do
+	must o "put('$DIR/suid', b'secret'); os.chmod('$DIR/suid', 0o6777); held = share('$DIR/suid')"
+	check "set-id bits do not outlive ${change%%(*}" r "as_user(1001, 1001, [], lambda: (lambda fd: ($change, 'done')[1])(remote('$DIR/suid')))" "done"
+	check "… at the origin" o "oct(os.stat('$DIR/suid').st_mode & 0o7777)" 0o777
+	must o "os.close(held)"
+done
 check "an open descriptor keeps what it has" r "as_user(1000, 1000, [], lambda: read_all(remote('$DIR/secret', RO)))" "b'secret'"
 finish
