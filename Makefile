@@ -3,7 +3,7 @@
 # Everything is built in a Debian root of its own (scripts/toolchain) and kept in a cache (~/.cache/vremote, or VREMOTE_CACHE).
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-debug check fuzz soak bench modules kernel tools install clean
+.PHONY: help demo test test-debug check fuzz soak bench loads modules kernel tools install clean
 
 # Variables that the scripts take from make's command line as well as from the environment.
 export KDIR KERNEL_TARBALL VREMOTE_CACHE VREMOTE_GUEST_PACKAGES VREMOTE_KVM JOBS DESTDIR PREFIX FUZZ_SECONDS
@@ -39,6 +39,9 @@ soak: kernel ## four nodes exercise one file for MINUTES (60), with random seeds
 
 bench: kernel ## UDP echo, iperf3, NFSv4.2 and VRemote side by side: build/bench/results.json
 	@scripts/bench
+
+loads: kernel ## public load generators that verify, on ext4, NFSv4.2 and VRemote: build/loads/table.md
+	@scripts/loads
 
 kernel: ## the patched kernel of the guests; prints its tree
 	@scripts/kernel
