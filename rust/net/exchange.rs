@@ -56,6 +56,12 @@ pub trait Exchange: Send + Sync {
     /// network. Called at most once, but for an exchange that [outlives](Exchange::outlives) its deadline.
     fn expired(&self, error: Error);
 
+    /// Whether its turn may come late although the peer is there: then it does not end before the peer has been silent for the time-out,
+    /// to anybody, or [`WORK_LIMIT_US`] have passed.
+    fn patient(&self) -> bool {
+        false
+    }
+
     /// Whether a late answer matters: then the exchange goes on after its deadline, until it is answered or the session ends.
     fn outlives(&self) -> bool {
         false
@@ -332,6 +338,13 @@ fn collect(from: u64, due: &mut [Option<Due>; GROUP], next: &mut u64) -> Option<
         }
         if tick == Tick::Resend {
             **free = Some(Due::Send(entry.peer.clone(), entry.exchange.clone()));
+            tick = entry.retry.on_tick(now);
+        }
+        if tick == Tick::Expired
+            && entry.exchange.patient()
+            && entry.peer.silent_us(now) < timeout_us()
+        {
+            entry.retry.progress(now, timeout_us());
             tick = entry.retry.on_tick(now);
         }
         if tick == Tick::Expired && entry.exchange.outlives() {

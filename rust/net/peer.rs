@@ -432,7 +432,7 @@ impl Peer {
     }
 
     /// How long nothing has been heard of it.
-    fn silent_us(&self, now: u64) -> u64 {
+    pub(super) fn silent_us(&self, now: u64) -> u64 {
         now.saturating_sub(self.heard.load(Relaxed))
     }
 

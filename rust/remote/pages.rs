@@ -158,6 +158,11 @@ struct Get {
 }
 
 impl Exchange for Get {
+    // The origin serves page by page, and a reader has many requests in flight: the last of them wait for all others.
+    fn patient(&self) -> bool {
+        true
+    }
+
     fn piece(&self, peer: &Arc<Peer>, header: &Header, piece: &Fragment<'_>) -> bool {
         self.inode.granted(peer, header, Some(piece))
     }
