@@ -357,6 +357,11 @@ int vremote_origin_install(struct file *file, unsigned long index, const void *d
 	ret = mapping->a_ops->write_begin(NULL, mapping, pos, bytes, &folio, &fsdata);
 	if (!ret) {
 		memcpy_to_folio(folio, offset_in_folio(folio, pos), data, bytes);
+		/*
+		 * The bytes end where the file did for their owner: behind that are zeros. What write_begin has read from the disk may be
+		 * older than the truncation whose zeros were in the page that went away.
+		 */
+		folio_zero_segment(folio, offset_in_folio(folio, pos) + bytes, offset_in_folio(folio, pos) + PAGE_SIZE);
 		flush_dcache_folio(folio);
 		ret = mapping->a_ops->write_end(NULL, mapping, pos, bytes, bytes, folio, fsdata);
 		ret = ret < 0 ? ret : ret < bytes ? -EIO : 0;
