@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Random reads, writes, appends, truncations, loads, stores, holes and fsyncs of one file by three nodes in turns: after each the file is
-# what a model says. First on a good network, then on one that loses 2 % of the packets, repeats and reorders others.
+# what a model says (make soak goes on with other seeds). First on a good network, then on one that loses 2 % of the packets, repeats and reorders others.
 # nodes: 3
 # time-limit: 300
 
@@ -31,8 +31,8 @@ run() {
 run "a good network" $GOOD --seed 1
 fault 2 loss 2% duplicate 2% reorder 3%
 fault 3 loss 2%
-run "loss 2 %, duplicate 2 %, reorder 3 %" $BAD --seed $RANDOM
+run "loss 2 %, duplicate 2 %, reorder 3 %" $BAD --seed 2
 heal_all
 # Pages that all nodes want at once, since there are so few: every operation finds them elsewhere.
-run "a small file, a turn for each operation" $((GOOD / 2)) --seed $RANDOM --largest 20000 --longest 9000 --longest-mapped 9000 --turn 1
+run "a small file, a turn for each operation" $((GOOD / 2)) --seed 9724 --largest 20000 --longest 9000 --longest-mapped 9000 --turn 1
 finish
