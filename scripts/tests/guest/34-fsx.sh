@@ -35,4 +35,36 @@ run "loss 2 %, duplicate 2 %, reorder 3 %" $BAD --seed 2
 heal_all
 # Pages that all nodes want at once, since there are so few: every operation finds them elsewhere.
 run "a small file, a turn for each operation" $((GOOD / 2)) --seed 9724 --largest 20000 --longest 9000 --longest-mapped 9000 --turn 1
+
+# many FILES OPERATIONS: so many in all, by as many runs at once.
+many() {
+	local files=$1 each=$(($2 / $1)) i seed rc=0 total=0 runs=()
+	for ((i = 0; i < files; i++)); do
+		seed=$((SEED + i))
+		mkdir "$TMP/$i"
+		(
+			TMP=$TMP/$i
+			exercise "$NODES" fsx --path "$DIR/f$i" --count $each --turn 16 --limit 14000 --port $((7800 + 20 * i)) --seed $seed || {
+				why
+				exit 1
+			}
+			echo "$FIGURES"
+			figure ops >"$TMP/ops"
+		) >"$TMP/$i.log" 2>&1 &
+		runs+=($!)
+	done
+	for i in "${!runs[@]}"; do
+		wait "${runs[i]}" || rc=1
+		while IFS= read -r line; do note "$line"; done <"$TMP/$i.log"
+		total=$((total + $(cat "$TMP/$i/ops" 2>/dev/null || echo 0)))
+	done
+	note "$total operations in all"
+	[ $rc = 0 ] && [ $total = "$2" ]
+}
+if [ -n "${LONG:-}" ]; then
+	SEED=${SEED:-1000}
+	for k in 2 3; do fault $k loss 2%; done
+	expect "a million operations on four files, loss 2 %" many 4 "${OPERATIONS:-1000000}"
+	heal_all
+fi
 finish

@@ -74,6 +74,7 @@ check "… seen from a fifth node" n5 "appended(read_all(remote('$DIR/log', RO))
 # ---- one node goes, the others do not notice
 must n1 "put('$DIR/free', bytes(8192)); free = share('$DIR/free')"
 for k in 2 3 4 5 6 7; do must n$k "free = remote('$DIR/free')"; done
+must n8 "os.sync()" # its file and its agent's program are to be there when it is back
 fault 8 kill
 for k in 2 3 4 5 6 7; do
 	check "node$k writes while node8 is dead" n$k "(lambda t: t[0] == 4 and t[1] < (20 if $VREMOTE_DEBUG else 2) or t)(timed(os.pwrite, free, b'at %d' % $k, 16 * $k))"
