@@ -12,7 +12,9 @@ use super::{
 use crate::bindings;
 use crate::proto::{
     limits::{MAX_NAME, MAX_PATH, PAGE_BYTES},
-    wire::{change, Attributes, Change, Credentials, Entry, Header, Kind, Names, Space, Time},
+    wire::{
+        change, flags, Attributes, Change, Credentials, Entry, Header, Kind, Names, Space, Time,
+    },
 };
 
 /// Bytes of entries in one reply.
@@ -75,6 +77,23 @@ pub(super) fn space(payload: &[u8]) -> Result<Space> {
             available: space.available,
             files: space.files,
             files_free: space.files_free,
+        })
+    })
+}
+
+/// fsync of a directory. There is nothing to write on the way to something.
+pub(super) fn commit(header: &Header, payload: &[u8]) -> Result {
+    let (user, path) = serve::who_and_where(payload)?;
+    let nothing = || Ok(());
+    look(&user, path, nothing, |export, name| {
+        // SAFETY: The root is counted, the name ends with NUL; we may sleep.
+        to_result(unsafe {
+            bindings::vremote_names_sync(
+                &export.root,
+                name.as_char_ptr(),
+                header.index,
+                header.has(flags::DATASYNC),
+            )
         })
     })
 }

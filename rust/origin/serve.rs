@@ -305,6 +305,7 @@ fn answer(peer: &Arc<Peer>, header: &Header, payload: &[u8], bulk: &mut KVVec<u8
             answer.payload[..SPACE_BYTES].copy_from_slice(&space.encode());
             answer.length = SPACE_BYTES;
         }),
+        Kind::Commit if header.file == 0 => namespace::commit(header, payload),
         Kind::SetXattr => xattr::set(header, payload).map(|attributes| answer.attach(&attributes)),
         _ => with_file(peer, header, payload, &mut answer),
     };

@@ -73,7 +73,8 @@ pub enum Kind {
     /// Writes `payload` at byte `index` of `file`, or at its end with flag `APPEND`, through the origin's own write path.
     /// Reply: `index` where it was written, `count` bytes, `size` after it.
     Write = 21,
-    /// fsync of `file` at the origin, after this node's `Put`s.
+    /// fsync of `file` at the origin, after this node's `Put`s. With `file` 0 of the directory with inode number `index` (0: any);
+    /// `payload`: [`Credentials`] and a path.
     Commit = 22,
 
     /// What a directory has, from position `size` on (0: the start). `payload`: [`Credentials`] and a path. Reply: [`Entry`]s as

@@ -62,6 +62,7 @@ static ROOT_FILE: Operations<bindings::file_operations> = Operations(bindings::f
     iterate_shared: Some(iterate),
     read: Some(bindings::generic_read_dir),
     llseek: Some(bindings::generic_file_llseek),
+    fsync: Some(bindings::noop_fsync),
     ..pin_init::zeroed()
 });
 

@@ -64,6 +64,7 @@ static DIRECTORY_FILE: Operations<bindings::file_operations> =
         iterate_shared: Some(namespace::iterate),
         read: Some(bindings::generic_read_dir),
         llseek: Some(bindings::generic_file_llseek),
+        fsync: Some(namespace::fsync),
         ..pin_init::zeroed()
     });
 

@@ -4,7 +4,9 @@
 //! program of its own; afterwards the kernel's names here are brought in line.
 
 use kernel::{
-    bindings::{delayed_call, dentry, dev_t, dir_context, file, iattr, inode, mnt_idmap, umode_t},
+    bindings::{
+        delayed_call, dentry, dev_t, dir_context, file, iattr, inode, loff_t, mnt_idmap, umode_t,
+    },
     ffi::{c_char, c_int, c_uint},
     prelude::*,
     sync::Arc,
@@ -20,7 +22,7 @@ use crate::net::{
     exchange::{call, Answer},
     peer::Peer,
 };
-use crate::proto::wire::{change, Attributes, Change, Entry, Header, Kind, Space, Time};
+use crate::proto::wire::{change, flags, Attributes, Change, Entry, Header, Kind, Space, Time};
 
 /// Sends a request with credentials, a path and what the kind has behind it. Sleeps.
 pub(super) fn ask(peer: &Arc<Peer>, header: Header, first: &[u8], second: &[u8]) -> Result<Answer> {
@@ -370,6 +372,35 @@ pub(super) unsafe fn fill_space(dentry: *mut dentry, space: *mut bindings::kstat
     // SAFETY: By this function's contract.
     unsafe { bindings::vremote_fill_space(space, &raw) };
     Ok(())
+}
+
+/// `fsync` of a directory: its names are on the disk of the origin when it returns.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+pub(super) unsafe extern "C" fn fsync(
+    file: *mut file,
+    _start: loff_t,
+    _end: loff_t,
+    datasync: c_int,
+) -> c_int {
+    // SAFETY: By this function's contract.
+    errno(unsafe { commit(file, datasync != 0) })
+}
+
+/// # Safety
+///
+/// As `fsync`.
+unsafe fn commit(file: *mut file, datasync: bool) -> Result {
+    // SAFETY: By this function's contract.
+    let (kept, path) = unsafe { of((*file).f_inode, bindings::vremote_file_dentry(file)) }?;
+    let header = Header {
+        index: kept.identity.map_or(0, |identity| identity.ino),
+        flags: if datasync { flags::DATASYNC } else { 0 },
+        ..Header::new(Kind::Commit)
+    };
+    ask(&kept.peer, header, path.at_node()?, &[]).map(|_| ())
 }
 
 /// Sets mode, owner and times. The size is another request.

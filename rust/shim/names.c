@@ -292,7 +292,7 @@ ssize_t vremote_names_resolve(const struct path *root, const char *name, u8 *buf
 /* What has the name now, if it is the inode that is meant. */
 static int find_inode(const struct path *root, const char *name, u64 ino, struct path *path)
 {
-	int err = vfs_path_lookup(root->dentry, root->mnt, name, 0, path);
+	int err = vfs_path_lookup(root->dentry, root->mnt, *name ? name : ".", 0, path);
 
 	if (err)
 		return err;
@@ -349,6 +349,24 @@ ssize_t vremote_names_list_xattr(const struct path *root, const char *name, u64 
 	length = vfs_listxattr(path.dentry, (char *)names, bytes);
 	path_put(&path);
 	return length;
+}
+
+/* fsync of a directory: its names are on the disk when this returns. */
+int vremote_names_sync(const struct path *root, const char *name, u64 ino, bool datasync)
+{
+	struct file *file;
+	struct path path;
+	int err = find_inode(root, name, ino, &path);
+
+	if (err)
+		return err;
+	file = dentry_open(&path, O_RDONLY | O_DIRECTORY | O_LARGEFILE, current_cred());
+	path_put(&path);
+	if (IS_ERR(file))
+		return PTR_ERR(file);
+	err = vfs_fsync(file, datasync);
+	fput(file);
+	return err;
 }
 
 /* How much room there is where a name is. struct kstatfs is opaque to Rust. */

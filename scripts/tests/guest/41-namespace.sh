@@ -57,6 +57,15 @@ check "… from afar" r "os.path.isdir('$M/theirs') and 'theirs' in os.listdir('
 check "… and gone at once" o "os.rmdir('$E/theirs')" ok
 check "… from afar" r "exists('$M/theirs')" False
 
+check "fsync of a directory" r "(lambda c, fd: os.fsync(fd) or os.fdatasync(fd) or os.close(fd) or c.messages()['Commit'])(Change(), os.open('$M', os.O_RDONLY))" 2
+check "… of one on the way" r "(lambda fd: os.fsync(fd) or os.close(fd))(os.open('/vremote/node1', os.O_RDONLY))" ok
+check "… of the mount point" r "(lambda fd: os.fsync(fd) or os.close(fd))(os.open('/vremote', os.O_RDONLY))" ok
+must r "os.mkdir('$M/moved'); fd = os.open('$M/moved', os.O_RDONLY)"
+must o "os.rename('$E/moved', '$E/away'); os.mkdir('$E/moved')"
+check "… not of another one that has its name now" r "os.fsync(fd)" ESTALE
+must r "os.close(fd)"
+must o "os.rmdir('$E/moved'); os.rmdir('$E/away')"
+
 # ---- files
 check "unlink" r "put('$M/gone', b'x') or os.unlink('$M/gone') or exists('$M/gone')" False
 check "… at the origin" o "exists('$E/gone')" False
