@@ -13,6 +13,7 @@
 //! | [`directory`] | one page at its origin: `(state, event) -> (state, actions)` |
 //! | [`copy`] | one page at a remote: `(state, message) -> (state, verdict)` |
 //! | [`reliable`] | round-trip times, retransmission, duplicate suppression, reassembly |
+//! | [`secure`] | handshake, sessions and envelope of what only the two nodes of a pair can read |
 
 // Each side of the protocol uses its part of it; to the module, which has no users of its own, all of it is private.
 #![allow(dead_code, unreachable_pub)]
@@ -22,4 +23,5 @@ pub mod directory;
 pub mod limits;
 pub mod nodes;
 pub mod reliable;
+pub mod secure;
 pub mod wire;

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What goes around a message on the network, and the datagrams of the handshake.
+//!
+//! Every datagram begins with 24 bytes that are not encrypted, but authenticated, and a tag. All integers are little-endian.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 0..4 | [`MAGIC`] |
+//! | 4 | [`VERSION`] |
+//! | 5 | what it is: [`What`] |
+//! | 6..8 | bytes of `text`; what is behind that is padding |
+//! | 8..16 | the receiver's index of the session; 0 in `First` and `Cookie` |
+//! | 16..24 | counter of the session's direction, from 0; 0 but in `Message` |
+//! | 24..40 | tag |
+//! | 40.. | text |
+//!
+//! | what | text |
+//! |---|---|
+//! | `First`, `Second` | ephemeral public key (32), [`Greeting`] encrypted (16), `mac1` (16), `mac2` (16) |
+//! | `Cookie` | nonce (12), zeroes (4), cookie encrypted (16); the tag is over the `mac1` that it answers |
+//! | `Message` | encrypted: a message's header and a fragment of its payload |
+
+use super::{noise::Public, TAG_BYTES};
+use crate::proto::wire::{MAGIC, VERSION};
+
+/// Bytes before the tag: authenticated, not encrypted.
+pub const CLEAR_BYTES: usize = 24;
+
+/// Bytes before the text.
+pub const ENVELOPE_BYTES: usize = CLEAR_BYTES + TAG_BYTES;
+
+/// Bytes of an encoded [`Greeting`].
+pub const GREETING_BYTES: usize = 16;
+
+/// Where `mac1` begins in `First` and `Second`.
+pub const MAC1: usize = ENVELOPE_BYTES + 32 + GREETING_BYTES;
+
+/// Where `mac2` begins.
+pub const MAC2: usize = MAC1 + TAG_BYTES;
+
+/// Bytes of `First` and of `Second`.
+pub const HANDSHAKE_BYTES: usize = MAC2 + TAG_BYTES;
+
+/// Bytes of `Cookie`: fewer than of what it answers.
+pub const COOKIE_BYTES: usize = ENVELOPE_BYTES + 32;
+
+const _: () = assert!(HANDSHAKE_BYTES == 120 && COOKIE_BYTES < HANDSHAKE_BYTES);
+
+/// What a datagram is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum What {
+    /// First message of a handshake.
+    First = 1,
+    /// Its answer.
+    Second = 2,
+    /// "I am busy: prove that you are where you say, and come again."
+    Cookie = 3,
+    /// A message of a session.
+    Message = 4,
+}
+
+/// The part that is not encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// What the datagram is.
+    pub what: What,
+    /// Bytes of text.
+    pub length: u16,
+    /// The receiver's index of the session.
+    pub session: u64,
+    /// Counter of the direction.
+    pub counter: u64,
+}
+
+impl Envelope {
+    /// The clear bytes.
+    pub fn encode(&self) -> [u8; CLEAR_BYTES] {
+        let mut out = [0; CLEAR_BYTES];
+        out[..4].copy_from_slice(&MAGIC.to_le_bytes());
+        out[4] = VERSION;
+        out[5] = self.what as u8;
+        out[6..8].copy_from_slice(&self.length.to_le_bytes());
+        out[8..16].copy_from_slice(&self.session.to_le_bytes());
+        out[16..].copy_from_slice(&self.counter.to_le_bytes());
+        out
+    }
+
+    /// Reads the clear bytes of a datagram of `bytes` bytes. `None`: it is no datagram of this version, or shorter than it says.
+    pub fn decode(clear: &[u8; CLEAR_BYTES], bytes: usize) -> Option<Envelope> {
+        let what = match clear[5] {
+            1 => What::First,
+            2 => What::Second,
+            3 => What::Cookie,
+            4 => What::Message,
+            _ => return None,
+        };
+        let envelope = Envelope {
+            what,
+            length: u16::from_le_bytes([clear[6], clear[7]]),
+            session: word(clear, 8),
+            counter: word(clear, 16),
+        };
+        let whole = match what {
+            What::First | What::Second => bytes == HANDSHAKE_BYTES,
+            What::Cookie => bytes == COOKIE_BYTES,
+            What::Message => true,
+        };
+        let fits = ENVELOPE_BYTES + usize::from(envelope.length) <= bytes;
+        (clear[..4] == MAGIC.to_le_bytes() && clear[4] == VERSION && whole && fits)
+            .then_some(envelope)
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> u64 {
+    bytes[at..]
+        .first_chunk()
+        .map_or(0, |word| u64::from_le_bytes(*word))
+}
+
+/// What both ends tell each other in a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Greeting {
+    /// The sender's index of the session: random, what the other end is to put into [`Envelope::session`].
+    pub index: u64,
+    /// The sender's epoch: random, nonzero, new with every load of its module.
+    pub epoch: u64,
+}
+
+impl Greeting {
+    /// The bytes that are encrypted.
+    pub fn encode(&self) -> [u8; GREETING_BYTES] {
+        let mut out = [0; GREETING_BYTES];
+        out[..8].copy_from_slice(&self.index.to_le_bytes());
+        out[8..].copy_from_slice(&self.epoch.to_le_bytes());
+        out
+    }
+
+    /// Reads them. `None`: an index or epoch of 0, which nobody has.
+    pub fn decode(bytes: &[u8; GREETING_BYTES]) -> Option<Greeting> {
+        let greeting = Greeting {
+            index: word(bytes, 0),
+            epoch: word(bytes, 8),
+        };
+        (greeting.index != 0 && greeting.epoch != 0).then_some(greeting)
+    }
+}
+
+/// `First` or `Second`, taken apart; the macs are `guard`'s.
+pub struct Handshake {
+    /// Ephemeral public key.
+    pub public: Public,
+    /// The encrypted greeting.
+    pub greeting: [u8; GREETING_BYTES],
+    /// Tag of the greeting.
+    pub tag: [u8; TAG_BYTES],
+}
+
+impl Handshake {
+    /// The datagram, without macs.
+    pub fn encode(&self, what: What, session: u64) -> [u8; HANDSHAKE_BYTES] {
+        let envelope = Envelope {
+            what,
+            length: (HANDSHAKE_BYTES - ENVELOPE_BYTES) as u16,
+            session,
+            counter: 0,
+        };
+        let mut out = [0; HANDSHAKE_BYTES];
+        out[..CLEAR_BYTES].copy_from_slice(&envelope.encode());
+        out[CLEAR_BYTES..ENVELOPE_BYTES].copy_from_slice(&self.tag);
+        out[ENVELOPE_BYTES..ENVELOPE_BYTES + 32].copy_from_slice(&self.public);
+        out[ENVELOPE_BYTES + 32..MAC1].copy_from_slice(&self.greeting);
+        out
+    }
+
+    /// Takes a datagram apart.
+    pub fn decode(datagram: &[u8; HANDSHAKE_BYTES]) -> Handshake {
+        Handshake {
+            public: piece(datagram, ENVELOPE_BYTES),
+            greeting: piece(datagram, ENVELOPE_BYTES + 32),
+            tag: piece(datagram, CLEAR_BYTES),
+        }
+    }
+}
+
+/// So many bytes from `at` on, which must be there.
+pub(super) fn piece<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(&bytes[at..at + N]);
+    out
+}
