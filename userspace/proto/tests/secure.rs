@@ -39,16 +39,15 @@ fn noise_message(public: &[u8], payload: &[u8], tag: &[u8]) -> Vec<u8> {
     [public, payload, tag].concat()
 }
 
-fn arrays() -> impl Strategy<Value = ([u8; 32], [u8; 32], [u8; 32], [u8; 16], [u8; 16])> {
-    any::<([u8; 32], [u8; 32], [u8; 32], [u8; 16], [u8; 16])>()
-}
+/// Pre-shared key, both secrets, both payloads.
+type Handshake = ([u8; 32], [u8; 32], [u8; 32], [u8; 16], [u8; 16]);
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// With the same ephemeral keys the crate `snow` makes the same bytes, in both roles, and the same session keys.
     #[test]
-    fn the_handshake_is_noise((psk, a, b, hello, answer) in arrays()) {
+    fn the_handshake_is_noise((psk, a, b, hello, answer) in any::<Handshake>()) {
         let mut initiator = snow(&psk, &a).build_initiator().unwrap();
         let mut responder = snow(&psk, &b).build_responder().unwrap();
         let (mut first, mut second) = ([0; 64], [0; 64]);
@@ -393,9 +392,9 @@ proptest! {
                 for packet in std::mem::take(&mut network) {
                     deliver(packet, now, &mut next, &mut ends, &mut network, &mut other, &mut born);
                 }
-                for end in 0..2 {
-                    if let Some((index, _)) = ends[end].sessions.sending(now, |_| 0).copied() {
-                        network.push(Packet::Data { from: end, index: other[&index] });
+                for (from, end) in ends.iter().enumerate() {
+                    if let Some((index, _)) = end.sessions.sending(now, |_| 0).copied() {
+                        network.push(Packet::Data { from, index: other[&index] });
                     }
                 }
             }
