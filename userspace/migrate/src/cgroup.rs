@@ -22,16 +22,16 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// The cgroup of a tree. It stays when this is dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cgroup(PathBuf);
+pub(crate) struct Cgroup(PathBuf);
 
 impl Cgroup {
     /// Where the cgroup of this name is, whether it is there or not.
-    pub fn of(name: &Name) -> Cgroup {
+    pub(crate) fn of(name: &Name) -> Cgroup {
         Cgroup(Path::new(ROOT).join(OURS).join(name.as_str()))
     }
 
     /// Makes it; it may be there, empty, from an earlier stay.
-    pub fn make(name: &Name) -> Result<Cgroup, Problem> {
+    pub(crate) fn make(name: &Name) -> Result<Cgroup, Problem> {
         let group = Cgroup::of(name);
         let made = fs::create_dir_all(&group.0);
         let has_kill = group.0.join("cgroup.kill").exists();
@@ -49,7 +49,7 @@ impl Cgroup {
     }
 
     /// The name of the tree that a process belongs to.
-    pub fn tree_of(pid: i32) -> Option<Name> {
+    pub(crate) fn tree_of(pid: i32) -> Option<Name> {
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
         let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
         let name = path.strip_prefix(OURS)?.strip_prefix('/')?;
@@ -57,23 +57,23 @@ impl Cgroup {
     }
 
     /// Its directory.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
     /// Whether anything lives in it.
-    pub fn is_populated(&self) -> bool {
+    pub(crate) fn is_populated(&self) -> bool {
         let events = fs::read_to_string(self.0.join("cgroup.events")).unwrap_or_default();
         events.lines().any(|line| line == "populated 1")
     }
 
     /// Stops all that is in it, or lets it go on.
-    pub fn freeze(&self, frozen: bool) -> io::Result<()> {
+    pub(crate) fn freeze(&self, frozen: bool) -> io::Result<()> {
         fs::write(self.0.join("cgroup.freeze"), if frozen { "1" } else { "0" })
     }
 
     /// Kills all that is in it, and waits until it is gone.
-    pub fn kill(&self) -> Result<(), Problem> {
+    pub(crate) fn kill(&self) -> Result<(), Problem> {
         let until = Instant::now() + KILL_LIMIT;
         while self.is_populated() {
             fs::write(self.0.join("cgroup.kill"), "1")?;
@@ -89,7 +89,7 @@ impl Cgroup {
     }
 
     /// Removes it, if it is empty.
-    pub fn remove(&self) {
+    pub(crate) fn remove(&self) {
         let _ = fs::remove_dir(&self.0);
     }
 }

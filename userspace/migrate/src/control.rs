@@ -40,9 +40,13 @@ pub enum Command {
         name: Name,
         /// What it is, for people.
         title: String,
+        /// Where it goes.
+        to: String,
     },
     /// Share these files for it. Within `Leave`.
     Hold(Vec<HeldFile>),
+    /// These processes may soon run at the other node: they have to stand still here until it is known. Within `Leave`.
+    Committing(Vec<i32>),
     /// It is at this node now. Within `Leave`.
     Moved(String),
     /// All jobs.
@@ -54,7 +58,7 @@ pub enum Command {
 /// What is answered.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
-    /// To `Leave`, `Moved` and `Stop`.
+    /// To `Leave`, `Committing`, `Moved` and `Stop`.
     Done,
     /// To `Hold`: for each file, why it cannot be shared.
     Held(Vec<Option<String>>),

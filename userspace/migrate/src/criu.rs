@@ -13,7 +13,9 @@ use std::{
         unix::net::UnixStream,
     },
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -189,6 +191,8 @@ pub struct Dump<'a> {
     pub shell_job: bool,
     /// Connections by TCP are dumped, too.
     pub tcp_established: bool,
+    /// Memory is left where it is, and given out through `pages` once the dump is done.
+    pub lazy: bool,
 }
 
 /// Lines of CRIU's log that say why it failed.
@@ -364,6 +368,9 @@ fn base_options(images: &File, log: &str) -> Options {
 
 impl Dump<'_> {
     fn options(&self, images: &File, log: &str) -> Options {
+        let ps = PageServer {
+            fd: Some(PAGES_FD),
+        };
         Options {
             pid: Some(self.pid),
             parent_img: self.parent.clone(),
@@ -371,11 +378,23 @@ impl Dump<'_> {
             tcp_established: Some(self.tcp_established),
             ghost_limit: Some(GHOST_LIMIT),
             link_remap: Some(true),
-            ps: Some(PageServer {
-                fd: Some(PAGES_FD),
-            }),
+            ps: (!self.lazy).then_some(ps),
+            lazy_pages: self.lazy.then_some(true),
+            leave_stopped: self.lazy.then_some(true),
             ..base_options(images, log)
         }
+    }
+
+    /// For lazy memory the RPC takes no descriptor, but CRIU's configuration file does.
+    fn configuration(&self) -> Result<Option<String>, Problem> {
+        if !self.lazy {
+            return Ok(None);
+        }
+        let path = self.images.join("criu.conf");
+        fs::write(&path, format!("ps-socket {PAGES_FD}\n"))?;
+        let path = path.into_os_string().into_string();
+        path.map(Some)
+            .map_err(|path| Problem::plain(format!("{}: a path for CRIU must be UTF-8", path.to_string_lossy())))
     }
 
     /// Copies memory while the tree runs, and notes from then on what it writes.
@@ -396,14 +415,15 @@ impl Dump<'_> {
         Ok(())
     }
 
-    /// Freezes the tree and dumps it; when all images are written, `dumped` decides: the tree is killed if it is content, and runs on
-    /// if not.
+    /// Freezes the tree and dumps it; when all images are written, `dumped` decides: if it is content, the tree is killed (if lazy:
+    /// stopped, once the stream of pages has ended); if not, the tree runs on, as after any other error.
     pub fn dump(self, dumped: &mut dyn FnMut() -> Result<(), Problem>) -> Result<(), Problem> {
         let images = File::open(self.images)?;
         let log = "dump.log";
         let options = Options {
             notify_scripts: Some(true),
             track_mem: Some(self.parent.is_some()),
+            config_file: self.configuration()?,
             ..self.options(&images, log)
         };
         let request = Request {
@@ -432,6 +452,8 @@ pub struct Restore<'a> {
     pub tcp_established: bool,
     /// Where to put what is restored.
     pub cgroup: &'a Path,
+    /// A [`LazyPages`] for these images is at work.
+    pub lazy: bool,
 }
 
 impl Restore<'_> {
@@ -443,6 +465,7 @@ impl Restore<'_> {
             shell_job: Some(self.shell_job),
             tcp_established: Some(self.tcp_established),
             notify_scripts: Some(true),
+            lazy_pages: self.lazy.then_some(true),
             ..base_options(&images, log)
         };
         let request = Request {
@@ -466,11 +489,60 @@ impl Restore<'_> {
     }
 }
 
-/// A page server: what comes through `pages` goes to `images`.
-pub struct Receiver {
+/// Starts CRIU in a mode of its own command line, with `pages` as its descriptor [`PAGES_FD`].
+fn start_mode(mode: &str, arguments: &[&str], images: &Path, pages: UnixStream) -> Result<Mode, Problem> {
+    let log = format!("{mode}.log");
+    let mut command = Command::new(PROGRAM);
+    command
+        .args([mode, "-v2", "--log-file", &log, "--images-dir"])
+        .arg(images)
+        .arg("--work-dir")
+        .arg(images)
+        .args(["--ps-socket", &PAGES_FD.to_string()])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mapping = FdMapping {
+        parent_fd: pages.into(),
+        child_fd: PAGES_FD,
+    };
+    command
+        .fd_mappings(vec![mapping])
+        .map_err(|_| Problem::plain("the descriptors for CRIU collide, which should not happen"))?;
+    Ok(Mode {
+        child: spawn(&mut command)?,
+        log: images.join(log),
+    })
+}
+
+/// A CRIU that was started by its command line.
+#[derive(Debug)]
+struct Mode {
     child: Child,
     log: PathBuf,
 }
+
+impl Mode {
+    fn ended(&self, status: ExitStatus, what: &str) -> Result<(), Problem> {
+        if status.success() {
+            Ok(())
+        } else {
+            Err(Problem::plain(format!("CRIU's {what} failed: {}", reasons(&self.log))))
+        }
+    }
+}
+
+impl Drop for Mode {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A page server: what comes through `pages` goes to `images`.
+#[derive(Debug)]
+pub struct Receiver(Mode);
 
 impl Receiver {
     /// Starts it. `parent`: the directory of the round before, relative to `images`.
@@ -479,41 +551,50 @@ impl Receiver {
         parent: Option<&str>,
         pages: UnixStream,
     ) -> Result<Receiver, Problem> {
-        let log = "page-server.log";
-        let mut command = Command::new(PROGRAM);
-        command
-            .args(["page-server", "-v2", "--log-file", log, "--images-dir"])
-            .arg(images)
-            .args(["--ps-socket", &PAGES_FD.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        if let Some(parent) = parent {
-            command.args(["--prev-images-dir", parent]);
-        }
-        let mapping = FdMapping {
-            parent_fd: pages.into(),
-            child_fd: PAGES_FD,
-        };
-        command.fd_mappings(vec![mapping]).map_err(|_| {
-            Problem::plain("the descriptors for CRIU collide, which should not happen")
-        })?;
-        Ok(Receiver {
-            child: spawn(&mut command)?,
-            log: images.join(log),
-        })
+        let parent = parent.map(|parent| ["--prev-images-dir", parent]);
+        let arguments = parent.iter().flatten().copied().collect::<Vec<_>>();
+        start_mode("page-server", &arguments, images, pages).map(Receiver)
     }
 
     /// Waits until all pages are there.
     pub fn finish(mut self) -> Result<(), Problem> {
-        let status = self.child.wait()?;
-        if status.success() {
-            Ok(())
-        } else {
-            Err(Problem::plain(format!(
-                "CRIU's page server failed: {}",
-                reasons(&self.log)
-            )))
+        let status = self.0.child.wait()?;
+        self.0.ended(status, "page server")
+    }
+}
+
+/// Gives pages to a tree that has been restored without them: those that it touches first, and in time all.
+#[derive(Debug)]
+pub struct LazyPages(Mode);
+
+/// It listens within this, for the restore to come.
+const LISTEN_LIMIT: Duration = Duration::from_secs(30);
+
+impl LazyPages {
+    /// Starts it; `pages` leads to the dump.
+    pub fn start(images: &Path, pages: UnixStream) -> Result<LazyPages, Problem> {
+        let mut mode = start_mode("lazy-pages", &["--page-server"], images, pages)?;
+        let until = Instant::now() + LISTEN_LIMIT;
+        while !images.join("lazy-pages.socket").exists() {
+            if let Some(status) = mode.child.try_wait()? {
+                mode.ended(status, "lazy pages")?;
+            }
+            if Instant::now() > until {
+                return Err(Problem::plain(format!(
+                    "CRIU's lazy pages do not listen within {} s",
+                    LISTEN_LIMIT.as_secs()
+                )));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(LazyPages(mode))
+    }
+
+    /// Whether all pages have been given out.
+    pub fn is_done(&mut self) -> Result<bool, Problem> {
+        match self.0.child.try_wait()? {
+            Some(status) => self.0.ended(status, "lazy pages").map(|()| true),
+            None => Ok(false),
         }
     }
 }

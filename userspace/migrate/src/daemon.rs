@@ -16,9 +16,10 @@ use std::{
         Arc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use rustix::process::{kill_process, Pid, Signal};
 use vremote_channel::{Channel, Listener, Node};
 
 use crate::{
@@ -28,7 +29,6 @@ use crate::{
     node,
     problem::Problem,
     protocol::{Answer, Name, Opening, Whereabouts},
-    registry::Registry,
     target::{self, Place, IMAGES},
     tree::path_of,
 };
@@ -62,10 +62,10 @@ pub fn run(port: u16) -> Result<(), Problem> {
         registry: Arc::default(),
         images: IMAGES.into(),
     });
-    let registry = place.registry.clone();
+    let served = place.clone();
     thread::Builder::new()
         .name("control".into())
-        .spawn(move || serve_control(&control, &registry))?;
+        .spawn(move || serve_control(&control, &served))?;
     let watched = place.clone();
     thread::Builder::new()
         .name("watch".into())
@@ -181,15 +181,15 @@ fn follow(place: &Place, name: &Name, at: &str) {
     }
 }
 
-fn serve_control(socket: &UnixListener, registry: &Arc<Registry>) {
+fn serve_control(socket: &UnixListener, place: &Arc<Place>) {
     for stream in socket.incoming() {
         let Ok(stream) = stream else {
             thread::sleep(HERE_PAUSE);
             continue;
         };
-        let registry = registry.clone();
+        let place = place.clone();
         let serve = move || {
-            if let Err(problem) = serve_program(&registry, Line::new(stream)) {
+            if let Err(problem) = serve_program(&place, Line::new(stream)) {
                 eprintln!("vremoted: {problem}");
             }
         };
@@ -201,33 +201,58 @@ fn serve_control(socket: &UnixListener, registry: &Arc<Registry>) {
 
 /// A tree that a program of this node moves away.
 struct Leaving<'a> {
-    registry: &'a Registry,
+    place: &'a Place,
     name: Name,
+    to: String,
     before: Option<(String, i32)>,
     moved: bool,
+    /// Processes that stand still since the commit.
+    stopped: Vec<i32>,
 }
+
+/// A target that has not killed its tree within this has stopped it.
+const TAKEN_BACK_LIMIT: Duration = Duration::from_secs(60);
 
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
-        if !self.moved {
-            self.registry.stayed(&self.name, self.before.take());
+        if self.moved {
+            return;
+        }
+        // The target hears this when it asks.
+        self.place.registry.stayed(&self.name, self.before.take());
+        if self.stopped.is_empty() {
+            return;
+        }
+        let until = Instant::now() + TAKEN_BACK_LIMIT;
+        let runs_there = || {
+            let at = target::ask(&self.place.node, &self.to, &self.name);
+            !matches!(at, Ok((Whereabouts::Gone | Whereabouts::Moved(_), _)))
+        };
+        while Instant::now() < until && runs_there() {
+            thread::sleep(HERE_PAUSE);
+        }
+        for pid in self.stopped.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+            let _ = kill_process(pid, Signal::CONT);
         }
     }
 }
 
-fn serve_program(registry: &Registry, mut line: Line) -> Result<(), Problem> {
+fn serve_program(place: &Place, mut line: Line) -> Result<(), Problem> {
+    let registry = &place.registry;
     let mut leaving: Option<Leaving<'_>> = None;
     while let Some(command) = line.receive()? {
         let reply = match (command, &mut leaving) {
             (Command::List, _) => Ok(Reply::Jobs(registry.list())),
             (Command::Stop(name), _) => registry.stop(&name).map(|()| Reply::Done),
-            (Command::Leave { name, title }, None) => {
+            (Command::Leave { name, title, to }, None) => {
                 registry.leave(&name, &title).map(|before| {
                     leaving = Some(Leaving {
-                        registry,
+                        place,
                         name,
+                        to,
                         before,
                         moved: false,
+                        stopped: Vec::new(),
                     });
                     Reply::Done
                 })
@@ -237,12 +262,16 @@ fn serve_program(registry: &Registry, mut line: Line) -> Result<(), Problem> {
                 registry.hold(&job.name, held);
                 Ok(Reply::Held(replies))
             }
+            (Command::Committing(processes), Some(job)) => {
+                job.stopped = processes;
+                Ok(Reply::Done)
+            }
             (Command::Moved(to), Some(job)) => {
                 registry.moved(&job.name, &to);
                 job.moved = true;
                 Ok(Reply::Done)
             }
-            (Command::Leave { .. } | Command::Hold(_) | Command::Moved(_), _) => {
+            (Command::Leave { .. } | Command::Hold(_) | Command::Committing(_) | Command::Moved(_), _) => {
                 Err(Problem::plain("the command is out of order"))
             }
         };

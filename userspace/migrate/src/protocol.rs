@@ -17,6 +17,7 @@
 //!                                 ←    Answer::Prepared      all is restored, nothing runs
 //!   Commit                        →                          the source will not let its tree run any more
 //!                                 ←    Answer::Running
+//!                                 ←    Answer::Complete      if memory is lazy
 //!   Gone                          →                          the source's tree is killed
 //! ```
 //!
@@ -158,7 +159,10 @@ pub enum Request {
     /// Are these paths so?
     Look(Vec<Look>),
     /// Be ready for a stream of pages.
-    Receive,
+    Receive {
+        /// They are fetched through it once the tree runs, instead of coming before.
+        lazy: bool,
+    },
     /// The stream of pages has ended; are they all there?
     Received,
     /// A piece of an image. Not answered.
@@ -255,6 +259,8 @@ pub enum Answer {
         /// Its root.
         pid: i32,
     },
+    /// After `Running`, with lazy memory: all pages are here.
+    Complete,
     /// It could not be done; the job has ended.
     Failed(Problem),
 }

@@ -25,7 +25,12 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum State {
     /// It is being received from this node.
-    Arriving { from: String, stopper: Stopper },
+    Arriving {
+        from: String,
+        stopper: Stopper,
+        /// It runs, all of it is here, but its source may not know that yet.
+        runs: bool,
+    },
     /// It runs here.
     Here { from: String, pid: i32 },
     /// It is about to leave.
@@ -91,6 +96,7 @@ impl Registry {
                 state: State::Arriving {
                     from: from.into(),
                     stopper,
+                    runs: false,
                 },
                 since: Instant::now(),
                 files: files.unwrap_or_default(),
@@ -110,6 +116,15 @@ impl Registry {
                 trees.remove(name);
             } else {
                 record.state = State::Moved { to: from.clone() };
+            }
+        }
+    }
+
+    /// It runs, and all of it is here.
+    pub(crate) fn runs(&self, name: &Name) {
+        if let Some(record) = lock(&self.trees).get_mut(name) {
+            if let State::Arriving { runs, .. } = &mut record.state {
+                *runs = true;
             }
         }
     }
@@ -191,7 +206,7 @@ impl Registry {
     pub(crate) fn whereabouts(&self, name: &Name) -> Whereabouts {
         match lock(&self.trees).get(name).map(|record| &record.state) {
             None => Whereabouts::Gone,
-            Some(State::Here { .. }) => Whereabouts::Here,
+            Some(State::Here { .. } | State::Arriving { runs: true, .. }) => Whereabouts::Here,
             Some(State::Arriving { .. } | State::Leaving) => Whereabouts::Moving,
             Some(State::Moved { to }) => Whereabouts::Moved(to.clone()),
         }

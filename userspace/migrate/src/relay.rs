@@ -34,13 +34,23 @@ impl Count {
 /// A relay at work.
 #[derive(Debug)]
 pub struct Relay {
+    socket: UnixStream,
     inward: JoinHandle<io::Result<()>>,
     outward: JoinHandle<io::Result<()>>,
 }
 
+/// What CRIU is told when nothing comes from the peer any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtEnd {
+    /// That this is so.
+    Tell,
+    /// Nothing: it would give empty pages to a tree that waits for full ones. The tree is killed first.
+    Hide,
+}
+
 impl Relay {
     /// Starts it. It ends when both directions have, or when one fails.
-    pub fn start(channel: Channel, socket: UnixStream, count: &Count) -> io::Result<Relay> {
+    pub fn start(channel: Channel, socket: UnixStream, count: &Count, at_end: AtEnd) -> io::Result<Relay> {
         let Channel {
             mut reader,
             mut writer,
@@ -49,20 +59,37 @@ impl Relay {
         // A tree that is being dumped or that computes says nothing for as long as it likes. A dead machine ends the connection.
         reader.set_limit(None).map_err(io::Error::other)?;
         writer.set_limit(None).map_err(io::Error::other)?;
-        let (mut from, mut to) = (socket.try_clone()?, socket);
+        let (mut from, mut to) = (socket.try_clone()?, socket.try_clone()?);
         let (counted, count) = (count.clone(), count.clone());
         let inward = thread::Builder::new().name("pages in".into()).spawn(move || {
             let done = copy(&mut reader, &mut to, &counted);
-            // CRIU must see that nothing more comes; after an error, that nothing works any more.
-            let how = if done.is_ok() { Shutdown::Write } else { Shutdown::Both };
-            let _ = to.shutdown(how);
+            if at_end == AtEnd::Tell {
+                // After an error nothing works any more.
+                let how = if done.is_ok() { Shutdown::Write } else { Shutdown::Both };
+                let _ = to.shutdown(how);
+            }
             done
         })?;
         let outward = thread::Builder::new().name("pages out".into()).spawn(move || {
             copy(&mut from, &mut writer, &count)?;
             writer.finish().map_err(io::Error::other)
         })?;
-        Ok(Relay { inward, outward })
+        Ok(Relay {
+            socket,
+            inward,
+            outward,
+        })
+    }
+
+    /// Nothing comes from the peer any more.
+    pub fn is_over(&self) -> bool {
+        self.inward.is_finished()
+    }
+
+    /// Ends the stream in the middle of a message, so that CRIU sees a failure and not an end.
+    pub fn break_off(&self) {
+        let _ = (&self.socket).write_all(&[0xff]);
+        let _ = self.socket.shutdown(Shutdown::Both);
     }
 
     /// Waits for its end.

@@ -11,10 +11,12 @@ use std::{
     fs,
     net::Ipv4Addr,
     path::Path,
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
+use rustix::process::{kill_process, Pid, Signal};
 use vremote_channel::{Channel, JobId, Node, Peer, Reader, Writer};
 
 use crate::{
@@ -26,13 +28,19 @@ use crate::{
     node,
     problem::Problem,
     protocol::{Answer, Facts, Name, Opening, Request, Whereabouts, PIECE, VERSION},
-    relay::{Count, Relay},
+    relay::{AtEnd, Count, Relay},
     target::{ask, out_of_order},
-    tree::{Seen, Tree},
+    tree::{descendants, Seen, Tree},
 };
 
 /// What becomes of a committed tree is known within this, or the tree goes on here: the target has stopped its own by then.
 const UNCERTAIN_LIMIT: Duration = Duration::from_secs(60);
+
+/// The target answers any other question within this.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often progress is looked at.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Between two questions to the target.
 const ASK_PAUSE: Duration = Duration::from_secs(1);
@@ -59,6 +67,8 @@ pub enum Mode {
     Stop,
     /// In rounds while it runs, the last one while it stands still.
     Precopy,
+    /// After it, page by page as the tree touches them, and in time all.
+    Lazy,
 }
 
 /// What to move, and how.
@@ -155,6 +165,14 @@ pub struct Move {
     begun: Instant,
 }
 
+/// How far a hand-over had come when it failed.
+enum Failed {
+    /// The tree does not run at the target.
+    Before(Problem),
+    /// It may.
+    After(Problem),
+}
+
 impl Move {
     /// Looks at the tree and at the target. Errors: what keeps from even looking. What is in the way of the move is in the report.
     pub fn prepare(order: &Order) -> Result<Move, Problem> {
@@ -173,6 +191,7 @@ impl Move {
         let leave = Command::Leave {
             name: name.clone(),
             title: tree.title.clone(),
+            to: peer.name.clone(),
         };
         daemon.ask(&leave)?;
         let Channel {
@@ -292,6 +311,10 @@ impl Move {
                 Ok(criu) if criu.version < criu::MIN_VERSION => {
                     block(format!("{node}: CRIU is older than 4.1"), "install CRIU 4.1 or later");
                 }
+                Ok(criu) if self.mode == Mode::Lazy && !criu.lazy_pages => block(
+                    format!("{node}: the kernel does not let CRIU serve page faults (CONFIG_USERFAULTFD)"),
+                    "--mode precopy; sysctl vm.unprivileged_userfaultfd does not matter",
+                ),
                 Ok(criu) if self.mode == Mode::Precopy && !criu.track_memory => block(
                     format!("{node}: the kernel does not tell which pages were written (CONFIG_MEM_SOFT_DIRTY)"),
                     "--mode stop",
@@ -387,7 +410,10 @@ impl Move {
             rounds = self.copy_rounds(images.path(), &count, watch)?;
         }
         watch(Event::Phase("freeze and dump"));
-        let (pid, downtime) = self.last_round(images.path(), rounds, &count, watch)?;
+        let (pid, downtime) = match self.mode {
+            Mode::Lazy => self.leave_memory(images.path(), &count, watch)?,
+            Mode::Stop | Mode::Precopy => self.last_round(images.path(), rounds, &count, watch)?,
+        };
         Ok(Outcome {
             node: self.peer.name.clone(),
             pid,
@@ -440,16 +466,20 @@ impl Move {
             pages,
             shell_job: self.tree.shell_job,
             tcp_established: self.order.tcp_established,
+            lazy: self.mode == Mode::Lazy,
         }
     }
 
     /// Opens a stream of pages; gives CRIU's end.
     fn open_stream(&mut self, count: &Count) -> Result<(std::os::unix::net::UnixStream, Relay), Problem> {
-        self.done(&Request::Receive)?;
+        let lazy = self.mode == Mode::Lazy;
+        self.done(&Request::Receive { lazy })?;
         let mut channel = connect(&self.node, &self.peer)?;
         channel.writer.send(&Opening::Pages { job: self.id })?;
         let (ours, theirs) = criu::pages_socket()?;
-        Ok((theirs, Relay::start(channel, ours, count)?))
+        // Lazy: what the end means is not for CRIU to decide.
+        let at_end = if lazy { AtEnd::Hide } else { AtEnd::Tell };
+        Ok((theirs, Relay::start(channel, ours, count, at_end)?))
     }
 
     /// Waits until all pages are there. A failure of the dump is more telling than that of the stream.
@@ -487,48 +517,162 @@ impl Move {
             (Some(done), dumped) => {
                 if dumped.is_err() {
                     // It has been handed over: whatever CRIU did, it must not go on here.
-                    self.kill();
+                    self.signal(Signal::KILL);
                 }
                 watch(Event::Phase("finish"));
                 // Whether the target hears that does not matter: it can ask the daemon.
                 let _ = self.done(&Request::Gone);
                 Ok(done)
             }
-            (None, Err(problem)) => Err(problem),
+            (None, Err(problem)) => {
+                // CRIU lets it run; it may have been stopped for the commit.
+                self.signal(Signal::CONT);
+                Err(problem)
+            }
             (None, Ok(())) => Err(Problem::plain("CRIU has dumped the process without asking")),
         }
     }
 
-    fn kill(&self) {
-        for pid in &self.tree.processes {
-            if let Some(pid) = rustix::process::Pid::from_raw(*pid) {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    /// Hands the tree over first and its memory later.
+    fn leave_memory(
+        &mut self,
+        images: &Path,
+        count: &Count,
+        watch: &mut Watch<'_>,
+    ) -> Result<(i32, Duration), Problem> {
+        let directory = images.join("0");
+        fs::create_dir(&directory)?;
+        let (pages, relay) = self.open_stream(count)?;
+        let dump = self.dump(&directory, 0, pages);
+        let begun = Instant::now();
+        // CRIU serves pages until all are taken, while this thread talks to the target.
+        let (written, is_written) = mpsc::channel();
+        let (go_on, may_go_on) = mpsc::channel();
+        thread::scope(|scope| {
+            let dumping = scope.spawn(move || {
+                dump.dump(&mut || {
+                    let given_up = |_| Problem::plain("the move has been given up");
+                    written.send(()).map_err(|_| given_up(()))?;
+                    may_go_on.recv().map_err(|_| given_up(()))
+                })
+            });
+            let talked = is_written.recv().map_err(|_| None).and_then(|()| {
+                self.send_images(&directory)
+                    .map_err(|problem| Some(Failed::Before(problem)))?;
+                let _ = go_on.send(());
+                watch(Event::Phase("restore"));
+                let pid = self.commit().map_err(Some)?;
+                let downtime = begun.elapsed();
+                watch(Event::Phase("its memory follows"));
+                self.wait_for_memory(count, watch)
+                    .map_err(|problem| Some(Failed::After(problem)))?;
+                Ok((pid, downtime))
+            });
+            // CRIU keeps the tree frozen until its stream of pages ends: so nothing runs here while this is found out.
+            let talked = match talked {
+                Err(Some(Failed::After(problem))) => match self.find_out(problem) {
+                    Ok(pid) => Ok((pid, begun.elapsed())),
+                    Err(problem) => Err(Some(problem.within(
+                        "it goes on here, from where it was frozen; what it did on the target since then is not undone",
+                    ))),
+                },
+                Err(Some(Failed::Before(problem))) => Err(Some(problem)),
+                Err(None) => Err(None),
+                Ok(done) => Ok(done),
+            };
+            drop(go_on);
+            if talked.is_ok() {
+                self.left();
+                self.signal(Signal::KILL);
+            }
+            relay.break_off();
+            let dumped = dumping
+                .join()
+                .unwrap_or_else(|_| Err(Problem::plain("the thread of the dump has failed")));
+            let _ = relay.finish();
+            match (talked, dumped) {
+                (Ok(done), _) => {
+                    let _ = self.done(&Request::Gone);
+                    Ok(done)
+                }
+                (Err(said), dumped) => {
+                    self.signal(Signal::CONT);
+                    Err(said.or(dumped.err()).unwrap_or_else(out_of_order))
+                }
+            }
+        })
+    }
+
+    /// With lazy memory: until the target has all of it.
+    fn wait_for_memory(&mut self, count: &Count, watch: &mut Watch<'_>) -> Result<(), Problem> {
+        self.reader.set_limit(Some(LOOK_PAUSE))?;
+        loop {
+            watch(Event::Bytes(count.get()));
+            match self.reader.receive() {
+                Ok(Some(Answer::Complete)) => break,
+                Ok(Some(Answer::Failed(problem))) => return Err(problem.within(&self.peer.name)),
+                Ok(_) => return Err(out_of_order()),
+                Err(vremote_channel::Error::Silent(_)) => {}
+                Err(error) => return Err(error.into()),
             }
         }
+        self.reader.set_limit(Some(ANSWER_LIMIT))?;
+        Ok(())
     }
 
     /// With the tree frozen and all pages sent: sends the images, has the target restore them and let the tree run.
     fn hand_over(&mut self, images: &Path) -> Result<i32, Problem> {
         self.send_images(images)?;
-        self.reader.set_limit(Some(RESTORE_LIMIT))?;
+        let pid = match self.commit() {
+            Ok(pid) => pid,
+            Err(Failed::Before(problem)) => return Err(problem),
+            Err(Failed::After(problem)) => self.find_out(problem)?,
+        };
+        self.left();
+        Ok(pid)
+    }
+
+    /// Has the target restore the tree and let it run.
+    fn commit(&mut self) -> Result<i32, Failed> {
         let restore = Request::Restore {
             shell_job: self.tree.shell_job,
             tcp_established: self.order.tcp_established,
         };
-        match self.ask(&restore)? {
+        self.prepare_target(&restore).map_err(Failed::Before)?;
+        match self.ask(&Request::Commit) {
+            Ok(Answer::Running { pid }) => Ok(pid),
+            Ok(_) => Err(Failed::After(out_of_order())),
+            Err(problem) => Err(Failed::After(problem)),
+        }
+    }
+
+    fn prepare_target(&mut self, restore: &Request) -> Result<(), Problem> {
+        self.reader.set_limit(Some(RESTORE_LIMIT))?;
+        match self.ask(restore)? {
             Answer::Prepared => {}
             _ => return Err(out_of_order()),
         }
-        let pid = match self.ask(&Request::Commit) {
-            Ok(Answer::Running { pid }) => pid,
-            Ok(_) => self.find_out(out_of_order())?,
-            Err(problem) => self.find_out(problem)?,
-        };
+        self.reader.set_limit(Some(ANSWER_LIMIT))?;
+        // From here on it does not run again before the target's fate is known, even if this program is killed: CRIU would let it go
+        // on, but it stops at once, until the daemon has found out.
+        self.tree.processes = descendants(self.order.pid)?;
+        self.daemon.ask(&Command::Committing(self.tree.processes.clone()))?;
+        self.signal(Signal::STOP);
+        Ok(())
+    }
+
+    /// Tells the daemon that the tree is at the target.
+    fn left(&mut self) {
         let moved = Command::Moved(self.peer.name.clone());
         if let Err(problem) = self.daemon.ask(&moved) {
             eprintln!("vremote-migrate: the daemon of this node does not hear that the tree has left: {problem}");
         }
-        Ok(pid)
+    }
+
+    fn signal(&self, signal: Signal) {
+        for pid in self.tree.processes.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+            let _ = kill_process(pid, signal);
+        }
     }
 
     /// After a commit without an answer: where does the tree run?

@@ -16,12 +16,12 @@ use vremote_channel::{Channel, JobId, Node, Reader, Writer};
 
 use crate::{
     cgroup::Cgroup,
-    criu::{self, Restore},
+    criu::{self, LazyPages, Restore},
     node,
     problem::Problem,
     protocol::{Answer, Name, Opening, Request, Whereabouts, PIECE, VERSION},
     registry::Registry,
-    relay::{Count, Relay},
+    relay::{AtEnd, Count, Relay},
 };
 
 /// Where images are put while a tree arrives.
@@ -50,6 +50,14 @@ pub(crate) struct Place {
     pub(crate) images: PathBuf,
 }
 
+/// A stream of pages.
+enum Stream {
+    /// Into the images.
+    Full(criu::Receiver, Relay),
+    /// For later.
+    Lazy(Channel),
+}
+
 /// A tree that is being received. Dropped before it has arrived, nothing is left of it.
 struct Arrival<'a> {
     place: &'a Place,
@@ -60,10 +68,12 @@ struct Arrival<'a> {
     /// Number of the last stream of pages.
     round: Option<u32>,
     pages: Pages<Channel>,
-    stream: Option<(criu::Receiver, Relay)>,
+    stream: Option<Stream>,
     /// Who to ask what has become of the source's tree.
     peer: String,
     boot: String,
+    /// It stays.
+    arrived: bool,
 }
 
 impl Drop for Arrival<'_> {
@@ -72,7 +82,7 @@ impl Drop for Arrival<'_> {
         if let Err(error) = fs::remove_dir_all(&self.directory) {
             eprintln!("vremoted: {}: {error}", self.directory.display());
         }
-        if self.place.registry.whereabouts(&self.name) != Whereabouts::Here {
+        if !self.arrived {
             if let Err(problem) = self.cgroup.kill() {
                 eprintln!("vremoted: job {}: {problem}", self.name);
             }
@@ -149,6 +159,7 @@ fn prepare<'a>(
         peer: peer.into(),
         boot,
         name,
+        arrived: false,
     };
     // Left over from a daemon that was killed.
     let _ = fs::remove_dir_all(&arrival.directory);
@@ -171,16 +182,18 @@ impl Arrival<'_> {
                 Request::Look(questions) => {
                     Answer::Looked(questions.iter().map(node::look).collect())
                 }
-                Request::Receive => {
+                Request::Receive { lazy } => {
                     let next = self.round.map_or(0, |round| round + 1);
                     self.round = Some(next);
                     fs::create_dir(self.images())?;
                     writer.send(&Answer::Done)?;
-                    self.start_stream()?;
+                    self.start_stream(lazy)?;
                     continue;
                 }
                 Request::Received => {
-                    let (receiver, relay) = self.stream.take().ok_or_else(out_of_order)?;
+                    let Some(Stream::Full(receiver, relay)) = self.stream.take() else {
+                        return Err(out_of_order());
+                    };
                     let received = receiver.finish();
                     let relayed = relay.finish();
                     received.and(relayed)?;
@@ -207,16 +220,20 @@ impl Arrival<'_> {
         self.directory.join(self.round.unwrap_or(0).to_string())
     }
 
-    fn start_stream(&mut self) -> Result<(), Problem> {
+    fn start_stream(&mut self, lazy: bool) -> Result<(), Problem> {
         let channel = self.pages.recv_timeout(PAGES_LIMIT).map_err(|_| {
             Problem::plain(format!("no stream of pages came within {} s", PAGES_LIMIT.as_secs()))
         })?;
+        if lazy {
+            self.stream = Some(Stream::Lazy(channel));
+            return Ok(());
+        }
         let (ours, theirs) = criu::pages_socket()?;
         let parent = self.round.and_then(|round| round.checked_sub(1));
         let parent = parent.map(|round| format!("../{round}"));
         let receiver = criu::Receiver::start(&self.images(), parent.as_deref(), theirs)?;
-        let relay = Relay::start(channel, ours, &Count::default())?;
-        self.stream = Some((receiver, relay));
+        let relay = Relay::start(channel, ours, &Count::default(), AtEnd::Tell)?;
+        self.stream = Some(Stream::Full(receiver, relay));
         Ok(())
     }
 
@@ -240,6 +257,10 @@ impl Arrival<'_> {
         shell_job: bool,
         tcp_established: bool,
     ) -> Result<(), Problem> {
+        let mut lazy = match self.stream.take() {
+            Some(Stream::Lazy(channel)) => Some(Lazy::start(&self.images(), channel)?),
+            _ => None,
+        };
         reader.set_limit(Some(COMMIT_LIMIT))?;
         let mut decide = || {
             writer.send(&Answer::Prepared)?;
@@ -254,10 +275,20 @@ impl Arrival<'_> {
             shell_job,
             tcp_established,
             cgroup: self.cgroup.path(),
+            lazy: lazy.is_some(),
         }
         .restore(&mut decide)?;
-        self.confirm(reader, writer, pid)?;
+        let mut running = Answer::Running { pid };
+        if let Some(lazy) = &mut lazy {
+            writer.send(&running)?;
+            // Until this is over the source has the memory, and cannot be gone. Without it the tree must not run on.
+            lazy.finish(&self.cgroup)?;
+            running = Answer::Complete;
+        }
+        self.place.registry.runs(&self.name);
+        self.confirm(reader, writer, &running)?;
         self.place.registry.arrived(&self.name, pid);
+        self.arrived = true;
         // The tree is here for good. Whether the source hears that is its own affair.
         let _ = writer.send(&Answer::Done);
         Ok(())
@@ -268,10 +299,10 @@ impl Arrival<'_> {
         &self,
         reader: &mut Reader,
         writer: &mut Writer,
-        pid: i32,
+        news: &Answer,
     ) -> Result<(), Problem> {
         let running = Instant::now();
-        let said = writer.send(&Answer::Running { pid }).and_then(|()| {
+        let said = writer.send(news).and_then(|()| {
             reader.set_limit(Some(LEASE))?;
             reader.receive()
         });
@@ -306,6 +337,56 @@ impl Arrival<'_> {
         } else {
             Ok(Whereabouts::Moved(self.place.node.name().into()))
         }
+    }
+}
+
+/// Memory that comes while the tree runs.
+struct Lazy {
+    pages: LazyPages,
+    relay: Option<Relay>,
+}
+
+/// CRIU ends within this after its stream has, if it has all pages.
+const LAZY_END: Duration = Duration::from_secs(5);
+
+/// Between two looks at it.
+const LAZY_PAUSE: Duration = Duration::from_millis(20);
+
+impl Lazy {
+    fn start(images: &Path, channel: Channel) -> Result<Lazy, Problem> {
+        let (ours, theirs) = criu::pages_socket()?;
+        let relay = Relay::start(channel, ours, &Count::default(), AtEnd::Hide)?;
+        Ok(Lazy {
+            pages: LazyPages::start(images, theirs)?,
+            relay: Some(relay),
+        })
+    }
+
+    /// Waits until all pages are there. If that fails, the tree is killed before it can see an empty one.
+    fn finish(&mut self, cgroup: &Cgroup) -> Result<(), Problem> {
+        let done = self.wait();
+        if done.is_err() {
+            cgroup.kill()?;
+        }
+        if let Some(relay) = self.relay.take().filter(|_| done.is_ok()) {
+            // All is there; how the source ends its side does not matter.
+            let _ = relay.finish();
+        }
+        done
+    }
+
+    fn wait(&mut self) -> Result<(), Problem> {
+        let mut over = None;
+        while !self.pages.is_done()? {
+            if self.relay.as_ref().is_some_and(Relay::is_over) {
+                let since = *over.get_or_insert_with(Instant::now);
+                if since.elapsed() > LAZY_END {
+                    return Err(Problem::plain("the source is gone before all memory was here"));
+                }
+            }
+            thread::sleep(LAZY_PAUSE);
+        }
+        Ok(())
     }
 }
 
