@@ -60,6 +60,9 @@ const MAX_GROWTH: u64 = 10;
 /// Trees with less memory than this, in bytes, are not worth a round of pre-copy.
 const SMALL: u64 = 32 << 20;
 
+/// Bytes of a page.
+const PAGE: u64 = 4096;
+
 /// How memory moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
@@ -69,6 +72,17 @@ pub enum Mode {
     Precopy,
     /// After it, page by page as the tree touches them, and in time all.
     Lazy,
+}
+
+impl Mode {
+    /// As it is called on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Stop => "stop",
+            Mode::Precopy => "precopy",
+            Mode::Lazy => "lazy",
+        }
+    }
 }
 
 /// What to move, and how.
@@ -95,6 +109,8 @@ pub enum Event {
         number: u32,
         /// Pages that it took.
         pages: u64,
+        /// How long so many would take at the rate of this round: what the tree would stand still for, restoring not counted.
+        still: Duration,
     },
     /// Bytes of pages that have been sent since the start.
     Bytes(u64),
@@ -163,6 +179,12 @@ pub struct Move {
     exports: Vec<Vec<u8>>,
     blockers: Vec<Problem>,
     begun: Instant,
+}
+
+/// Whether a move failed because the tree holds locks on files. They would have to be taken at the target before the source lets them
+/// go, which nobody can.
+pub fn holds_locks(problem: &Problem) -> bool {
+    problem.what.contains("file locks are hold")
 }
 
 /// How far a hand-over had come when it failed.
@@ -398,7 +420,7 @@ impl Move {
         Ok(())
     }
 
-    /// Moves it. On any error the tree goes on here, unless the error says otherwise.
+    /// Moves it. On any error the tree goes on here.
     pub fn run(mut self, watch: &mut Watch<'_>) -> Result<Outcome, Problem> {
         if let Some(blocker) = self.blockers.first() {
             return Err(blocker.clone());
@@ -434,15 +456,18 @@ impl Move {
         loop {
             let directory = images.join(round.to_string());
             fs::create_dir(&directory)?;
+            let begun = (Instant::now(), count.get());
             let (pages, relay) = self.open_stream(count)?;
             let dumped = self.dump(&directory, round, pages).pre_dump();
             self.end_stream(relay, dumped)?;
             round += 1;
+            let rate = (count.get() - begun.1) as f64 / begun.0.elapsed().as_secs_f64();
             let pages = images::pages_written(&fs::read(directory.join("stats-dump"))?)
                 .map_err(|error| Problem::plain(format!("CRIU's statistics: {error}")))?;
             watch(Event::Round {
                 number: round,
                 pages,
+                still: Duration::try_from_secs_f64((pages * PAGE) as f64 / rate).unwrap_or_default(),
             });
             watch(Event::Bytes(count.get()));
             let grows = before.is_some_and(|before| pages * 100 > before * (100 + MAX_GROWTH));
