@@ -9,6 +9,7 @@
 //! mounted, not root).
 
 mod control;
+mod jobs;
 mod problem;
 mod status;
 
@@ -51,6 +52,15 @@ enum Command {
     /// Everything that the module shows
     Status {
         /// The module's own document, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Processes that have been moved here, or away from here
+    #[command(args_conflicts_with_subcommands = true)]
+    Jobs {
+        #[command(subcommand)]
+        command: Option<Jobs>,
+        /// For programs
         #[arg(long)]
         json: bool,
     },
@@ -98,6 +108,15 @@ enum Export {
     Show,
 }
 
+#[derive(Subcommand)]
+enum Jobs {
+    /// End the processes of a job that is here, or refuse one that arrives
+    Stop {
+        /// Its name, as `vremote jobs` shows it
+        name: String,
+    },
+}
+
 fn run(command: &Command, out: &mut impl Write) -> Result<(), Problem> {
     let control = Control::new();
     match command {
@@ -130,6 +149,17 @@ fn run(command: &Command, out: &mut impl Write) -> Result<(), Problem> {
         Command::Status { json: false } => {
             out.write_all(status::document(&control.status()?).as_bytes())?;
         }
+        Command::Jobs {
+            command: Some(Jobs::Stop { name }),
+            ..
+        } => jobs::stop(name)?,
+        Command::Jobs {
+            command: None,
+            json: true,
+        } => serde_json::to_writer_pretty(&mut *out, &jobs::list()?)
+            .map_err(io::Error::from)
+            .and_then(|()| writeln!(out))?,
+        Command::Jobs { .. } => out.write_all(status::jobs(&jobs::list()?).as_bytes())?,
         Command::Clear => control.clear()?,
     }
     out.flush()?;
