@@ -67,6 +67,12 @@ impl Cgroup {
         events.lines().any(|line| line == "populated 1")
     }
 
+    /// What is in it, by the numbers of this node.
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        let text = fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
     /// Stops all that is in it, or lets it go on.
     pub(crate) fn freeze(&self, frozen: bool) -> io::Result<()> {
         fs::write(self.0.join("cgroup.freeze"), if frozen { "1" } else { "0" })

@@ -22,7 +22,7 @@ use command_fds::{CommandFdExt, FdMapping};
 use prost::Message;
 use rustix::net::{socketpair, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-use crate::problem::Problem;
+use crate::{first, problem::Problem};
 
 /// The program.
 const PROGRAM: &str = "criu";
@@ -34,7 +34,7 @@ pub const MIN_VERSION: u32 = 40100;
 const MAX_ANSWER: usize = 64 << 10;
 
 /// Descriptors of CRIU's, as it numbers them.
-const RPC_FD: i32 = 3;
+pub(crate) const RPC_FD: i32 = 3;
 const PAGES_FD: i32 = 4;
 
 /// Longest contents of a file without a name that travel in the images, in bytes.
@@ -215,12 +215,27 @@ fn reasons(log: &Path) -> String {
 /// A CRIU that serves one request.
 struct Worker {
     socket: OwnedFd,
-    child: Child,
+    /// `None`: somebody else waits for it.
+    child: Option<Child>,
+}
+
+/// CRIU that serves what is at its descriptor [`RPC_FD`].
+pub(crate) fn worker() -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.arg("swrk").arg(RPC_FD.to_string());
+    command
 }
 
 impl Worker {
     /// Starts it, with `pages` as its descriptor [`PAGES_FD`].
     fn start(pages: Option<UnixStream>) -> Result<Worker, Problem> {
+        let mut command = worker();
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Worker::start_by(command, pages)
+    }
+
+    /// The same, by a command of its own.
+    fn start_by(mut command: Command, pages: Option<UnixStream>) -> Result<Worker, Problem> {
         let flags = SocketFlags::CLOEXEC;
         let (socket, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
@@ -233,17 +248,11 @@ impl Worker {
             parent_fd: pages.into(),
             child_fd: PAGES_FD,
         }));
-        let mut command = Command::new(PROGRAM);
-        command
-            .arg("swrk")
-            .arg(RPC_FD.to_string())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.stdin(Stdio::null());
         command.fd_mappings(mappings).map_err(|_| {
             Problem::plain("the descriptors for CRIU collide, which should not happen")
         })?;
-        let child = spawn(&mut command)?;
+        let child = Some(spawn(&mut command)?);
         Ok(Worker { socket, child })
     }
 
@@ -266,7 +275,7 @@ impl Worker {
 
     /// Sends a request and answers notifications until its response is there.
     fn run(
-        self,
+        &self,
         request: &Request,
         what: &str,
         log: &Path,
@@ -317,7 +326,9 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            let _ = child.wait();
+        }
     }
 }
 
@@ -454,11 +465,13 @@ pub struct Restore<'a> {
     pub cgroup: &'a Path,
     /// A [`LazyPages`] for these images is at work.
     pub lazy: bool,
+    /// It gets namespaces of its own ([`first`]), and this is its root.
+    pub child: Option<i32>,
 }
 
 impl Restore<'_> {
     /// Makes the tree; when all of it is there, `restored` decides: it runs if that is content, and is killed if not.
-    pub fn restore(self, restored: &mut dyn FnMut() -> Result<(), Problem>) -> Result<i32, Problem> {
+    pub fn restore(self, restored: &mut dyn FnMut() -> Result<(), Problem>) -> Result<Made, Problem> {
         let images = File::open(self.images)?;
         let log = "restore.log";
         let options = Options {
@@ -478,15 +491,29 @@ impl Restore<'_> {
             "post-restore" => restored(),
             _ => Ok(()),
         };
-        let worker = Worker::start(None)?;
+        let mut worker = match self.child {
+            Some(root) => Worker::start_by(first::criu(root, self.cgroup), None)?,
+            None => Worker::start(None)?,
+        };
         // It waits for its request: all that it makes will be in the cgroup.
-        fs::write(
-            self.cgroup.join("cgroup.procs"),
-            worker.child.id().to_string(),
-        )?;
+        if let Some(child) = &worker.child {
+            fs::write(self.cgroup.join("cgroup.procs"), child.id().to_string())?;
+        }
         let response = worker.run(&request, "restore the process", &log, &mut notified)?;
-        Ok(response.restore.unwrap_or_default().pid)
+        Ok(Made {
+            pid: response.restore.unwrap_or_default().pid,
+            outside: worker.child.take_if(|_| self.child.is_some()),
+        })
     }
+}
+
+/// What has been restored.
+#[derive(Debug)]
+pub struct Made {
+    /// The tree's root, as it is called in its namespace.
+    pub pid: i32,
+    /// Of a child: what to give to [`first::status`].
+    pub outside: Option<Child>,
 }
 
 /// Starts CRIU in a mode of its own command line, with `pages` as its descriptor [`PAGES_FD`].

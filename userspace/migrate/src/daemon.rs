@@ -24,17 +24,19 @@ use vremote_channel::{Channel, Listener, Node};
 
 use crate::{
     cgroup::Cgroup,
+    children,
     control::{Command, HeldFile, Line, Reply, SOCKET},
     flags::{O_ORIGIN, O_REMOTE},
+    fork,
     node,
     problem::Problem,
-    protocol::{Answer, Name, Opening, Whereabouts},
+    protocol::{Answer, End, Name, Opening, Whereabouts},
     target::{self, Place, IMAGES},
     tree::path_of,
 };
 
 /// Jobs that arrive at once, and other connections of peers.
-const MAX_CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 256;
 
 /// A peer's first message comes within this.
 const OPENING_LIMIT: Duration = Duration::from_secs(10);
@@ -61,7 +63,9 @@ pub fn run(port: u16) -> Result<(), Problem> {
         node,
         registry: Arc::default(),
         images: IMAGES.into(),
+        children: Arc::default(),
     });
+    fork::serve(place.node.clone())?;
     let served = place.clone();
     thread::Builder::new()
         .name("control".into())
@@ -102,7 +106,7 @@ fn control_socket() -> Result<UnixListener, Problem> {
     let path = Path::new(SOCKET);
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
-        fs::set_permissions(directory, Permissions::from_mode(0o700))?;
+        fs::set_permissions(directory, Permissions::from_mode(0o755))?;
     }
     if Line::connect().is_ok() {
         return Err(Problem::new(
@@ -129,6 +133,19 @@ fn serve_peer(place: &Place, mut channel: Channel) -> Result<(), Problem> {
             boot,
         }) => target::receive(place, channel, version, name, &title, boot),
         Some(Opening::Pages { job }) => place.registry.pages(&job, channel),
+        Some(Opening::End { name }) => {
+            let end = place.children.ended(&name);
+            channel.writer.send(&Answer::Ended(end))?;
+            if end != End::Runs {
+                place.children.forget(&name);
+            }
+            Ok(())
+        }
+        Some(Opening::Signal { name, child, signal }) => {
+            let sent = children::signal(&name, child, signal);
+            channel.writer.send(&Answer::Signalled(sent.map_err(|errno| errno.raw_os_error())))?;
+            Ok(())
+        }
         Some(Opening::Where { name }) => {
             let answer = Answer::Where {
                 at: place.registry.whereabouts(&name),

@@ -3,11 +3,14 @@
 //! Moves running processes to another node. Memory and state move by CRIU, files follow page by page through `/vremote`.
 
 mod cgroup;
+mod children;
 pub mod control;
 pub mod criu;
 pub mod daemon;
 pub mod files;
+pub mod first;
 pub mod flags;
+mod fork;
 pub mod images;
 pub mod node;
 pub mod problem;

@@ -99,11 +99,36 @@ pub enum Opening {
         /// What the target called the job.
         job: JobId,
     },
+    /// Has this child ended? Asked by the node that its parent is on, again and again.
+    End {
+        /// Its tree's name.
+        name: Name,
+    },
+    /// Send this child a signal.
+    Signal {
+        /// Its tree's name.
+        name: Name,
+        /// What its parent calls it.
+        child: i32,
+        /// 0 only asks whether it is there.
+        signal: i32,
+    },
     /// Where is this tree? Asked by nodes that hold files for it.
     Where {
         /// Its name.
         name: Name,
     },
+}
+
+/// How a child of another node has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    /// It runs.
+    Runs,
+    /// With a status as of waitpid(2).
+    Ended(i32),
+    /// It is not known here, any more or at all.
+    Unknown,
 }
 
 /// Where a tree is, as far as a node knows.
@@ -178,6 +203,9 @@ pub enum Request {
         shell_job: bool,
         /// Connections by TCP are restored, too.
         tcp_established: bool,
+        /// It is the stopped child, with this number, of a process that stays: it gets a PID namespace of its own, is continued, and
+        /// its end is kept for [`Opening::End`].
+        child: Option<i32>,
     },
     /// Let it run.
     Commit,
@@ -246,6 +274,10 @@ pub enum Answer {
         /// Of the node that answers: what ran there before it started anew runs no more.
         boot: String,
     },
+    /// To `Opening::End`, within 20 s.
+    Ended(End),
+    /// To `Opening::Signal`: sent, or an errno.
+    Signalled(Result<(), i32>),
     /// To `Ask`.
     Facts(Facts),
     /// To `Look`, one for each.

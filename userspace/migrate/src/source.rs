@@ -96,6 +96,8 @@ pub struct Order {
     pub mode: Option<Mode>,
     /// Move connections by TCP.
     pub tcp_established: bool,
+    /// It is the stopped child of a process that stays.
+    pub child: bool,
 }
 
 /// What happens, for progress bars and the timeline.
@@ -347,7 +349,8 @@ impl Move {
                 block(format!("{node}: the file system of all nodes is not mounted"), "mount -t vremote vremote /vremote");
             }
         }
-        for (id, owner) in &there.taken {
+        // A child has all numbers for itself.
+        for (id, owner) in there.taken.iter().filter(|_| !self.order.child) {
             block(
                 format!("{name}: the id {id} is taken, by {owner}"),
                 "wait until that has ended, or end it; processes keep their ids",
@@ -662,6 +665,7 @@ impl Move {
         let restore = Request::Restore {
             shell_job: self.tree.shell_job,
             tcp_established: self.order.tcp_established,
+            child: self.order.child.then_some(self.order.pid),
         };
         self.prepare_target(&restore).map_err(Failed::Before)?;
         match self.ask(&Request::Commit) {

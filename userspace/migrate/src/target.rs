@@ -16,7 +16,8 @@ use vremote_channel::{Channel, JobId, Node, Reader, Writer};
 
 use crate::{
     cgroup::Cgroup,
-    criu::{self, LazyPages, Restore},
+    children::Children,
+    criu::{self, LazyPages, Made, Restore},
     node,
     problem::Problem,
     protocol::{Answer, Name, Opening, Request, Whereabouts, PIECE, VERSION},
@@ -48,6 +49,7 @@ pub(crate) struct Place {
     pub(crate) node: Node,
     pub(crate) registry: Arc<Registry>,
     pub(crate) images: PathBuf,
+    pub(crate) children: Arc<Children>,
 }
 
 /// A stream of pages.
@@ -206,7 +208,8 @@ impl Arrival<'_> {
                 Request::Restore {
                     shell_job,
                     tcp_established,
-                } => return self.restore(reader, writer, shell_job, tcp_established),
+                    child,
+                } => return self.restore(reader, writer, shell_job, tcp_established, child),
                 Request::Commit | Request::Gone => return Err(out_of_order()),
             };
             writer.send(&answer)?;
@@ -256,6 +259,7 @@ impl Arrival<'_> {
         writer: &mut Writer,
         shell_job: bool,
         tcp_established: bool,
+        child: Option<i32>,
     ) -> Result<(), Problem> {
         let mut lazy = match self.stream.take() {
             Some(Stream::Lazy(channel)) => Some(Lazy::start(&self.images(), channel)?),
@@ -270,14 +274,18 @@ impl Arrival<'_> {
                 None => Err(Problem::plain("the source has given up")),
             }
         };
-        let pid = Restore {
+        let Made { pid, outside } = Restore {
             images: &self.images(),
             shell_job,
             tcp_established,
             cgroup: self.cgroup.path(),
             lazy: lazy.is_some(),
+            child,
         }
         .restore(&mut decide)?;
+        if let Some(outside) = outside {
+            self.place.children.follow(&self.name, outside)?;
+        }
         let mut running = Answer::Running { pid };
         if let Some(lazy) = &mut lazy {
             writer.send(&running)?;

@@ -122,6 +122,7 @@ fn run(arguments: &Arguments) -> Result<bool, Problem> {
         address: arguments.address,
         mode: arguments.mode,
         tcp_established: arguments.tcp_established,
+        child: false,
     };
     let mut tries = 0;
     loop {

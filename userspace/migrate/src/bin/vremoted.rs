@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use vremote_migrate::first::First;
 
 /// Receives processes that vremote-migrate moves here, and shares the files of those that have left.
 #[derive(Debug, Parser)]
@@ -13,11 +14,17 @@ struct Arguments {
     /// TCP port
     #[arg(long, default_value_t = vremote_channel::node::PORT)]
     port: u16,
+    #[command(subcommand)]
+    first: Option<First>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match vremote_migrate::daemon::run(arguments.port) {
+    let done = match &arguments.first {
+        Some(first) => first.run(),
+        None => vremote_migrate::daemon::run(arguments.port),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             eprintln!("vremoted: error: {problem}");
