@@ -24,11 +24,17 @@ pub enum Availability {
 
 /// Asks the kernel. Opens nothing but `/`, and asks no other node.
 pub fn available() -> Availability {
-    // To share a directory is refused by the module, with EISDIR. Who does not know the flags opens it.
-    let flags = OFlags::from_bits_retain(O_REMOTE | O_ORIGIN) | OFlags::CLOEXEC;
-    match open("/", OFlags::RDONLY | flags, Mode::empty()) {
-        Ok(_) => Availability::StockKernel,
+    let ask = |path, flags| {
+        let flags = OFlags::from_bits_retain(flags) | OFlags::CLOEXEC;
+        open(path, OFlags::RDONLY | flags, Mode::empty())
+    };
+    // Alone it is refused by who knows it.
+    if ask(c"/", O_ORIGIN).is_ok() {
+        return Availability::StockKernel;
+    }
+    // The module is asked for before the path, which no file has.
+    match ask(c"/dev/null/vremote", O_REMOTE | O_ORIGIN) {
         Err(Errno::OPNOTSUPP) => Availability::NoModule,
-        Err(_) => Availability::Available,
+        _ => Availability::Available,
     }
 }

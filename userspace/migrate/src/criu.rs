@@ -82,6 +82,8 @@ struct Options {
     lazy_pages: Option<bool>,
     #[prost(string, optional, tag = "51")]
     config_file: Option<String>,
+    #[prost(string, optional, tag = "68")]
+    images_dir: Option<String>,
     #[prost(bool, optional, tag = "69")]
     leave_stopped: Option<bool>,
 }
@@ -474,13 +476,20 @@ impl Restore<'_> {
     pub fn restore(self, restored: &mut dyn FnMut() -> Result<(), Problem>) -> Result<Made, Problem> {
         let images = File::open(self.images)?;
         let log = "restore.log";
-        let options = Options {
+        let mut options = Options {
             shell_job: Some(self.shell_job),
             tcp_established: Some(self.tcp_established),
             notify_scripts: Some(true),
             lazy_pages: self.lazy.then_some(true),
             ..base_options(&images, log)
         };
+        if self.child.is_some() {
+            // From within its namespace CRIU does not see this process, whose descriptor it would be. A path has to be a link.
+            let link = self.images.with_extension("link");
+            std::os::unix::fs::symlink(self.images, &link)?;
+            options.images_dir_fd = -1;
+            options.images_dir = Some(link.to_string_lossy().into_owned());
+        }
         let request = Request {
             kind: kind::RESTORE,
             opts: Some(options),

@@ -199,7 +199,11 @@ impl Service {
             let blockers: Vec<_> = blockers.iter().map(ToString::to_string).collect();
             return Err((Errno::BUSY, blockers.join("; ")));
         }
-        let moved = prepared.run(&mut |_| {}).map_err(|problem| (Errno::IO, problem.to_string()))?;
+        let moved = prepared.run(&mut |_| {}).map_err(|problem| {
+            // What CRIU finds no sooner than in the dump is something of the child's, too.
+            let errno = if problem.what.starts_with("CRIU could not dump") { Errno::BUSY } else { Errno::IO };
+            (errno, problem.to_string())
+        })?;
         let name = Name::try_from(moved.job).map_err(|why| (Errno::IO, why.into()))?;
         let record = Child { node: moved.node, name, end: End::Runs };
         self.family.lock().insert((parent, child), record.clone());
