@@ -56,6 +56,19 @@ impl Cgroup {
         Name::try_from(name.to_string()).ok()
     }
 
+    /// All that are there, of trees that live or have lived here.
+    pub(crate) fn all() -> Vec<Name> {
+        let entries = fs::read_dir(Path::new(ROOT).join(OURS)).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.filter_map(|name| Name::try_from(name).ok()).collect()
+    }
+
+    /// The process with the least id in it: in most cases the root of the tree.
+    pub(crate) fn first(&self) -> Option<i32> {
+        let list = fs::read_to_string(self.0.join("cgroup.procs")).ok()?;
+        list.lines().filter_map(|line| line.parse().ok()).min()
+    }
+
     /// Its directory.
     pub(crate) fn path(&self) -> &Path {
         &self.0

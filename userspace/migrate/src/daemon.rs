@@ -54,7 +54,6 @@ pub fn run(port: u16) -> Result<(), Problem> {
     fs::create_dir_all(IMAGES).map_err(|error| Problem::plain(format!("{IMAGES}: {error}")))?;
     fs::set_permissions(IMAGES, Permissions::from_mode(0o700))?;
     let control = control_socket()?;
-    target::clean(Path::new(IMAGES));
     let address = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
     let listener = Listener::bind(node.clone(), address)?;
     let place = Arc::new(Place {
@@ -62,6 +61,8 @@ pub fn run(port: u16) -> Result<(), Problem> {
         registry: Arc::default(),
         images: IMAGES.into(),
     });
+    place.registry.load(hold_one);
+    target::recover(&place);
     let served = place.clone();
     thread::Builder::new()
         .name("control".into())
@@ -281,11 +282,11 @@ fn serve_program(place: &Place, mut line: Line) -> Result<(), Problem> {
 }
 
 /// Opens files so that they are shared; for those that cannot be, why.
-fn hold(files: &[HeldFile]) -> (Vec<File>, Vec<Option<String>>) {
+fn hold(files: &[HeldFile]) -> (Vec<(HeldFile, File)>, Vec<Option<String>>) {
     let mut held = Vec::new();
     let replies = files.iter().map(|file| match hold_one(file) {
-        Ok(file) => {
-            held.push(file);
+        Ok(open) => {
+            held.push((file.clone(), open));
             None
         }
         Err(error) => Some(error.to_string()),

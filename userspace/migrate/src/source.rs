@@ -177,6 +177,7 @@ pub struct Move {
     known: Known,
     peers: Vec<String>,
     exports: Vec<Vec<u8>>,
+    mounts: Vec<(Vec<u8>, Vec<u8>)>,
     blockers: Vec<Problem>,
     begun: Instant,
 }
@@ -248,6 +249,7 @@ impl Move {
             known: Known::new(),
             peers: Vec::new(),
             exports: files::exports(),
+            mounts: files::mounts(),
             begun,
         };
         it.preflight()?;
@@ -372,6 +374,7 @@ impl Move {
             target: &self.peer.name,
             peers: &self.peers,
             exports: &self.exports,
+            mounts: &self.mounts,
         };
         let mut questions = Vec::new();
         let mut asked = Vec::new();
@@ -398,7 +401,7 @@ impl Move {
         for ((path, seen, otherwise), is_so) in asked.into_iter().zip(answers) {
             match otherwise {
                 _ if is_so => {
-                    self.known.insert(path.clone(), files::found(path, seen));
+                    self.known.insert(path.clone(), files::found(path, seen, &ends));
                 }
                 Else::Hold => hold.push((path, seen)),
                 Else::Blocked(problem) => self.blockers.push(problem),
@@ -418,6 +421,12 @@ impl Move {
             }
         }
         Ok(())
+    }
+
+    /// Leaves it at that.
+    pub fn abandon(self) {
+        // If the target does not hear it, the connection ends all the same.
+        let _ = self.writer.finish();
     }
 
     /// Moves it. On any error the tree goes on here.

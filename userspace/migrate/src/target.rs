@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
 use vremote_channel::{Channel, JobId, Node, Reader, Writer};
 
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
     protocol::{Answer, Name, Opening, Request, Whereabouts, PIECE, VERSION},
     registry::Registry,
     relay::{AtEnd, Count, Relay},
+    tree,
 };
 
 /// Where images are put while a tree arrives.
@@ -72,6 +74,7 @@ struct Arrival<'a> {
     /// Who to ask what has become of the source's tree.
     peer: String,
     boot: String,
+    title: String,
     /// It stays.
     arrived: bool,
 }
@@ -158,6 +161,7 @@ fn prepare<'a>(
         stream: None,
         peer: peer.into(),
         boot,
+        title: title.into(),
         name,
         arrived: false,
     };
@@ -262,10 +266,12 @@ impl Arrival<'_> {
             _ => None,
         };
         reader.set_limit(Some(COMMIT_LIMIT))?;
+        let is_lazy = lazy.is_some();
         let mut decide = || {
             writer.send(&Answer::Prepared)?;
             match reader.receive()? {
-                Some(Request::Commit) => Ok(()),
+                Some(Request::Commit) if is_lazy => Ok(()),
+                Some(Request::Commit) => self.note_commit(),
                 Some(_) => Err(out_of_order()),
                 None => Err(Problem::plain("the source has given up")),
             }
@@ -283,6 +289,7 @@ impl Arrival<'_> {
             writer.send(&running)?;
             // Until this is over the source has the memory, and cannot be gone. Without it the tree must not run on.
             lazy.finish(&self.cgroup)?;
+            self.note_commit()?;
             running = Answer::Complete;
         }
         self.place.registry.runs(&self.name);
@@ -294,6 +301,18 @@ impl Arrival<'_> {
         Ok(())
     }
 
+    /// From here on a daemon that starts anew does not kill the tree.
+    fn note_commit(&self) -> Result<(), Problem> {
+        let committed = Committed {
+            peer: self.peer.clone(),
+            boot: self.boot.clone(),
+            title: self.title.clone(),
+        };
+        let bytes = serde_json::to_vec(&committed).map_err(|error| Problem::plain(error.to_string()))?;
+        fs::write(self.directory.join(COMMITTED), bytes)?;
+        Ok(())
+    }
+
     /// Finds out that the source's tree is no more.
     fn confirm(
         &self,
@@ -301,7 +320,6 @@ impl Arrival<'_> {
         writer: &mut Writer,
         news: &Answer,
     ) -> Result<(), Problem> {
-        let running = Instant::now();
         let said = writer.send(news).and_then(|()| {
             reader.set_limit(Some(LEASE))?;
             reader.receive()
@@ -309,34 +327,8 @@ impl Arrival<'_> {
         if let Ok(Some(Request::Gone)) = said {
             return Ok(());
         }
-        // The connection has failed in the moment between. The source lets its tree run again no sooner than after the lease.
-        thread::sleep(Duration::from_millis(200));
-        loop {
-            match self.ask() {
-                Ok(Whereabouts::Moved(to)) if to == self.place.node.name() => break,
-                Ok(Whereabouts::Here | Whereabouts::Gone | Whereabouts::Moved(_)) => {
-                    return Err(Problem::plain(format!("{} has taken it back", self.peer)))
-                }
-                Ok(Whereabouts::Moving) | Err(_) => {}
-            }
-            if running.elapsed() > LEASE {
-                self.cgroup.freeze(true)?;
-            }
-            thread::sleep(ASK_PAUSE);
-        }
-        self.cgroup.freeze(false)?;
-        Ok(())
-    }
-
-    /// Asks the source where the tree is.
-    fn ask(&self) -> Result<Whereabouts, Problem> {
-        let (at, boot) = ask(&self.place.node, &self.peer, &self.name)?;
-        // What ran on the source before it started anew runs no more: the tree here is the only one.
-        if boot == self.boot {
-            Ok(at)
-        } else {
-            Ok(Whereabouts::Moved(self.place.node.name().into()))
-        }
+        // The connection has failed in the moment between.
+        settle(self.place, &self.name, &self.peer, &self.boot)
     }
 }
 
@@ -421,17 +413,84 @@ fn check_image(name: &str, bytes: usize) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Removes what a daemon that was killed has left.
-pub(crate) fn clean(images: &Path) {
-    for entry in fs::read_dir(images).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if let Ok(name) = Name::try_from(name) {
-            let _ = fs::remove_dir_all(entry.path());
-            let group = Cgroup::of(&name);
-            if let Err(problem) = group.kill() {
-                eprintln!("vremoted: job {name}: {problem}");
+/// Notes on a tree that may run, in a file among its images, for a daemon that starts anew before its source is known to be gone.
+#[derive(Serialize, Deserialize)]
+struct Committed {
+    peer: String,
+    boot: String,
+    title: String,
+}
+
+/// The name of that file.
+const COMMITTED: &str = "committed";
+
+/// When the daemon starts: finds the trees that are here, and removes those that had not fully arrived.
+pub(crate) fn recover(place: &Arc<Place>) {
+    let mut unsettled = Vec::new();
+    for entry in fs::read_dir(&place.images).into_iter().flatten().flatten() {
+        let Ok(name) = Name::try_from(entry.file_name().to_string_lossy().into_owned()) else {
+            continue;
+        };
+        let group = Cgroup::of(&name);
+        let committed = fs::read(entry.path().join(COMMITTED))
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<Committed>(&bytes).ok());
+        if let (Some(committed), Some(_)) = (committed, group.first()) {
+            unsettled.push((name, committed, entry.path()));
+            continue;
+        }
+        if let Err(problem) = group.kill() {
+            eprintln!("vremoted: job {name}: {problem}");
+        }
+        group.remove();
+        let _ = fs::remove_dir_all(entry.path());
+    }
+    for name in Cgroup::all() {
+        match Cgroup::of(&name).first() {
+            Some(pid) => {
+                let title = procfs::process::Process::new(pid).map(|process| tree::title(&process));
+                place.registry.found(&name, &title.unwrap_or_default(), "", pid);
             }
-            group.remove();
+            None => Cgroup::of(&name).remove(),
         }
     }
+    for (name, committed, directory) in unsettled {
+        let place = place.clone();
+        let settle = move || {
+            let Committed { peer, boot, .. } = committed;
+            if let Err(problem) = settle(&place, &name, &peer, &boot) {
+                eprintln!("vremoted: job {name}: {problem}");
+                let _ = Cgroup::of(&name).kill();
+                place.registry.forget(&name);
+                Cgroup::of(&name).remove();
+            }
+            let _ = fs::remove_dir_all(directory);
+        };
+        // Without a thread the tree stays, and so do its images.
+        let _ = thread::Builder::new().name("settle".into()).spawn(settle);
+    }
+}
+
+/// Asks the source what has become of its tree, until it is known that it is gone; an error if it has taken the tree back. The tree here
+/// stops after its lease. The source lets its own run again no sooner than after that.
+fn settle(place: &Place, name: &Name, peer: &str, boot: &str) -> Result<(), Problem> {
+    let since = Instant::now();
+    let cgroup = Cgroup::of(name);
+    loop {
+        match ask(&place.node, peer, name) {
+            // What ran on the source before it started anew runs no more: the tree here is the only one.
+            Ok((_, now)) if now != boot => break,
+            Ok((Whereabouts::Moved(to), _)) if to == place.node.name() => break,
+            Ok((Whereabouts::Here | Whereabouts::Gone | Whereabouts::Moved(_), _)) => {
+                return Err(Problem::plain(format!("{peer} has taken it back")))
+            }
+            Ok((Whereabouts::Moving, _)) | Err(_) => {}
+        }
+        if since.elapsed() > LEASE {
+            cgroup.freeze(true)?;
+        }
+        thread::sleep(ASK_PAUSE);
+    }
+    cgroup.freeze(false)?;
+    Ok(())
 }
