@@ -58,7 +58,10 @@ impl Cgroup {
 
     /// All that are there, of trees that live or have lived here.
     pub(crate) fn all() -> Vec<Name> {
-        let entries = fs::read_dir(Path::new(ROOT).join(OURS)).into_iter().flatten().flatten();
+        let entries = fs::read_dir(Path::new(ROOT).join(OURS))
+            .into_iter()
+            .flatten()
+            .flatten();
         let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
         names.filter_map(|name| Name::try_from(name).ok()).collect()
     }

@@ -222,9 +222,8 @@ impl Worker {
     /// Starts it, with `pages` as its descriptor [`PAGES_FD`].
     fn start(pages: Option<UnixStream>) -> Result<Worker, Problem> {
         let flags = SocketFlags::CLOEXEC;
-        let (socket, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-                .map_err(io::Error::from)?;
+        let (socket, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+            .map_err(io::Error::from)?;
         let mut mappings = vec![FdMapping {
             parent_fd: theirs,
             child_fd: RPC_FD,
@@ -279,7 +278,10 @@ impl Worker {
                 Ok(response) => response,
                 Err(error) => {
                     return Err(refused.unwrap_or_else(|| {
-                        Problem::plain(format!("CRIU ended in the {what} ({error}): {}", reasons(log)))
+                        Problem::plain(format!(
+                            "CRIU ended in the {what} ({error}): {}",
+                            reasons(log)
+                        ))
                     }))
                 }
             };
@@ -368,9 +370,7 @@ fn base_options(images: &File, log: &str) -> Options {
 
 impl Dump<'_> {
     fn options(&self, images: &File, log: &str) -> Options {
-        let ps = PageServer {
-            fd: Some(PAGES_FD),
-        };
+        let ps = PageServer { fd: Some(PAGES_FD) };
         Options {
             pid: Some(self.pid),
             parent_img: self.parent.clone(),
@@ -393,8 +393,12 @@ impl Dump<'_> {
         let path = self.images.join("criu.conf");
         fs::write(&path, format!("ps-socket {PAGES_FD}\n"))?;
         let path = path.into_os_string().into_string();
-        path.map(Some)
-            .map_err(|path| Problem::plain(format!("{}: a path for CRIU must be UTF-8", path.to_string_lossy())))
+        path.map(Some).map_err(|path| {
+            Problem::plain(format!(
+                "{}: a path for CRIU must be UTF-8",
+                path.to_string_lossy()
+            ))
+        })
     }
 
     /// Copies memory while the tree runs, and notes from then on what it writes.
@@ -458,7 +462,10 @@ pub struct Restore<'a> {
 
 impl Restore<'_> {
     /// Makes the tree; when all of it is there, `restored` decides: it runs if that is content, and is killed if not.
-    pub fn restore(self, restored: &mut dyn FnMut() -> Result<(), Problem>) -> Result<i32, Problem> {
+    pub fn restore(
+        self,
+        restored: &mut dyn FnMut() -> Result<(), Problem>,
+    ) -> Result<i32, Problem> {
         let images = File::open(self.images)?;
         let log = "restore.log";
         let options = Options {
@@ -490,7 +497,12 @@ impl Restore<'_> {
 }
 
 /// Starts CRIU in a mode of its own command line, with `pages` as its descriptor [`PAGES_FD`].
-fn start_mode(mode: &str, arguments: &[&str], images: &Path, pages: UnixStream) -> Result<Mode, Problem> {
+fn start_mode(
+    mode: &str,
+    arguments: &[&str],
+    images: &Path,
+    pages: UnixStream,
+) -> Result<Mode, Problem> {
     let log = format!("{mode}.log");
     let mut command = Command::new(PROGRAM);
     command
@@ -528,7 +540,10 @@ impl Mode {
         if status.success() {
             Ok(())
         } else {
-            Err(Problem::plain(format!("CRIU's {what} failed: {}", reasons(&self.log))))
+            Err(Problem::plain(format!(
+                "CRIU's {what} failed: {}",
+                reasons(&self.log)
+            )))
         }
     }
 }

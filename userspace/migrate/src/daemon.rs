@@ -71,7 +71,11 @@ pub fn run(port: u16) -> Result<(), Problem> {
     thread::Builder::new()
         .name("watch".into())
         .spawn(move || watch(&watched))?;
-    eprintln!("vremoted: {} listens at TCP {}", place.node.name(), listener.address());
+    eprintln!(
+        "vremoted: {} listens at TCP {}",
+        place.node.name(),
+        listener.address()
+    );
     let connections = Arc::new(AtomicUsize::new(0));
     while let Some(accepted) = listener.accept() {
         let channel = match accepted {
@@ -115,7 +119,8 @@ fn control_socket() -> Result<UnixListener, Problem> {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    let socket = UnixListener::bind(path).map_err(|error| Problem::plain(format!("{SOCKET}: {error}")))?;
+    let socket =
+        UnixListener::bind(path).map_err(|error| Problem::plain(format!("{SOCKET}: {error}")))?;
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     Ok(socket)
 }
@@ -272,9 +277,13 @@ fn serve_program(place: &Place, mut line: Line) -> Result<(), Problem> {
                 job.moved = true;
                 Ok(Reply::Done)
             }
-            (Command::Leave { .. } | Command::Hold(_) | Command::Committing(_) | Command::Moved(_), _) => {
-                Err(Problem::plain("the command is out of order"))
-            }
+            (
+                Command::Leave { .. }
+                | Command::Hold(_)
+                | Command::Committing(_)
+                | Command::Moved(_),
+                _,
+            ) => Err(Problem::plain("the command is out of order")),
         };
         line.send(&reply.unwrap_or_else(Reply::Failed))?;
     }

@@ -49,7 +49,10 @@ pub struct Ends<'a> {
 impl Ends<'_> {
     /// The path of a file of another node below `/vremote`, by whichever mount it was opened.
     fn global(&self, path: &[u8]) -> Option<Vec<u8>> {
-        let mounts = self.mounts.iter().filter(|(place, _)| is_below(path, place));
+        let mounts = self
+            .mounts
+            .iter()
+            .filter(|(place, _)| is_below(path, place));
         match mounts.max_by_key(|(place, _)| place.len()) {
             Some((place, root)) => Some([root, &path[place.len()..]].concat()),
             None => split_remote(path).map(|_| path.to_vec()),
@@ -64,7 +67,10 @@ pub fn mounts() -> Vec<(Vec<u8>, Vec<u8>)> {
     let ours = mounts.filter(|mount| mount.fs_type == "vremote" && mount.root != "/");
     let pairs = ours.map(|mount| {
         let place = mount.mount_point.into_os_string().into_vec();
-        (place, [MOUNT_POINT.as_bytes(), mount.root.as_bytes()].concat())
+        (
+            place,
+            [MOUNT_POINT.as_bytes(), mount.root.as_bytes()].concat(),
+        )
     });
     pairs.collect()
 }
@@ -102,7 +108,9 @@ fn is_below(path: &[u8], directory: &[u8]) -> bool {
 
 /// `/vremote/NODE/rest` as NODE and `/rest`.
 pub fn split_remote(path: &[u8]) -> Option<(String, Vec<u8>)> {
-    let rest = path.strip_prefix(MOUNT_POINT.as_bytes())?.strip_prefix(b"/")?;
+    let rest = path
+        .strip_prefix(MOUNT_POINT.as_bytes())?
+        .strip_prefix(b"/")?;
     let slash = rest.iter().position(|byte| *byte == b'/');
     let (node, rest) = rest.split_at(slash.unwrap_or(rest.len()));
     let rest = if rest.is_empty() { b"/" } else { rest };
@@ -135,7 +143,10 @@ pub fn step(path: &[u8], seen: &Seen, ends: &Ends<'_>) -> io::Result<Step> {
         } else if ends.peers.contains(&node) {
             let problem = Problem::new(
                 format!("{}: {} cannot open it", shown(path), ends.target),
-                format!("vremote peer show at {}: is {node} up? vremote export show there", ends.target),
+                format!(
+                    "vremote peer show at {}: is {node} up? vremote export show there",
+                    ends.target
+                ),
             );
             // It keeps its path, but has to be reopened as what it is.
             let look = if seen.is_directory() {
@@ -151,13 +162,19 @@ pub fn step(path: &[u8], seen: &Seen, ends: &Ends<'_>) -> io::Result<Step> {
             ))
         });
     }
-    let of_kernel = KERNEL.iter().any(|directory| path.starts_with(directory.as_bytes()));
+    let of_kernel = KERNEL
+        .iter()
+        .any(|directory| path.starts_with(directory.as_bytes()));
     if seen.is_directory() {
         return Ok(directory(path, seen, ends));
     }
     if !seen.is_file() {
         let problem = Problem::new(
-            format!("{}: {} has no such device, FIFO or socket", shown(path), ends.target),
+            format!(
+                "{}: {} has no such device, FIFO or socket",
+                shown(path),
+                ends.target
+            ),
             "let the program close it, or make it there",
         );
         let look = Look::Special {
@@ -170,7 +187,9 @@ pub fn step(path: &[u8], seen: &Seen, ends: &Ends<'_>) -> io::Result<Step> {
     if of_kernel && !path.starts_with(b"/dev/shm/") {
         return Ok(Step::Known(Place::Same));
     }
-    let software = SOFTWARE.iter().any(|directory| path.starts_with(directory.as_bytes()));
+    let software = SOFTWARE
+        .iter()
+        .any(|directory| path.starts_with(directory.as_bytes()));
     if !seen.written && (seen.runs || software) {
         return Ok(Step::Ask(
             Look::Identical {
@@ -290,9 +309,18 @@ mod tests {
 
     #[test]
     fn what_comes_home_is_at_home() {
-        assert_eq!(step_of("/vremote/b/srv/x", &seen(FILE)), Step::Known(Place::Home(b"/srv/x".to_vec())));
-        assert_eq!(step_of("/vremote/b", &seen(DIRECTORY)), Step::Known(Place::Home(b"/".to_vec())));
-        assert_eq!(step_of("/mnt/db/x", &seen(FILE)), Step::Known(Place::Home(b"/srv/db/x".to_vec())));
+        assert_eq!(
+            step_of("/vremote/b/srv/x", &seen(FILE)),
+            Step::Known(Place::Home(b"/srv/x".to_vec()))
+        );
+        assert_eq!(
+            step_of("/vremote/b", &seen(DIRECTORY)),
+            Step::Known(Place::Home(b"/".to_vec()))
+        );
+        assert_eq!(
+            step_of("/mnt/db/x", &seen(FILE)),
+            Step::Known(Place::Home(b"/srv/db/x".to_vec()))
+        );
         assert_eq!(step_of("/mnt/dbx", &seen(FILE)), Step::Hold);
     }
 
@@ -304,8 +332,14 @@ mod tests {
         assert_eq!(look, Look::Readable(b"/vremote/c/x".to_vec()));
         let found = |seen: &Seen| with(|ends| found(b"/vremote/c/x", seen, ends));
         assert_eq!(found(&seen(FILE)), Place::Remote(b"/vremote/c/x".to_vec()));
-        assert_eq!(found(&seen(DIRECTORY)), Place::RemoteDirectory(b"/vremote/c/x".to_vec()));
-        assert!(matches!(step_of("/vremote/stranger/x", &seen(FILE)), Step::Blocked(_)));
+        assert_eq!(
+            found(&seen(DIRECTORY)),
+            Place::RemoteDirectory(b"/vremote/c/x".to_vec())
+        );
+        assert!(matches!(
+            step_of("/vremote/stranger/x", &seen(FILE)),
+            Step::Blocked(_)
+        ));
     }
 
     #[test]
@@ -316,7 +350,10 @@ mod tests {
             Step::Known(Place::RemoteDirectory(b"/vremote/a/srv/data/sub".to_vec()))
         );
         for path in ["/srv/database", "/home/me"] {
-            assert!(matches!(step_of(path, &seen(DIRECTORY)), Step::Ask(Look::Directory(_), Else::Blocked(_))));
+            assert!(matches!(
+                step_of(path, &seen(DIRECTORY)),
+                Step::Ask(Look::Directory(_), Else::Blocked(_))
+            ));
         }
     }
 
@@ -325,14 +362,26 @@ mod tests {
         let mut nameless = seen(FILE);
         nameless.nameless = true;
         assert_eq!(step_of("/srv/x", &nameless), Step::Known(Place::Same));
-        assert_eq!(step_of("/proc/1/stat", &seen(FILE)), Step::Known(Place::Same));
-        assert!(matches!(step_of("/dev/null", &seen(0o020_666)), Step::Ask(Look::Special { .. }, _)));
+        assert_eq!(
+            step_of("/proc/1/stat", &seen(FILE)),
+            Step::Known(Place::Same)
+        );
+        assert!(matches!(
+            step_of("/dev/null", &seen(0o020_666)),
+            Step::Ask(Look::Special { .. }, _)
+        ));
     }
 
     #[test]
     fn names_of_nodes_are_whole() {
-        assert_eq!(split_remote(b"/vremote/b/x/y"), Some(("b".into(), b"/x/y".to_vec())));
-        assert_eq!(split_remote(b"/vremote/b"), Some(("b".into(), b"/".to_vec())));
+        assert_eq!(
+            split_remote(b"/vremote/b/x/y"),
+            Some(("b".into(), b"/x/y".to_vec()))
+        );
+        assert_eq!(
+            split_remote(b"/vremote/b"),
+            Some(("b".into(), b"/".to_vec()))
+        );
         assert_eq!(split_remote(b"/vremotes/b/x"), None);
         assert_eq!(split_remote(b"/srv/x"), None);
         assert_eq!(remote_path("b", b"/x"), b"/vremote/b/x");

@@ -201,7 +201,10 @@ impl Move {
     pub fn prepare(order: &Order) -> Result<Move, Problem> {
         let begun = Instant::now();
         if !rustix::process::geteuid().is_root() {
-            return Err(Problem::new("only root can move processes", "run it as root"));
+            return Err(Problem::new(
+                "only root can move processes",
+                "run it as root",
+            ));
         }
         let node = Node::this();
         let tree = Tree::look(order.pid)?;
@@ -327,7 +330,10 @@ impl Move {
         let name = self.peer.name.clone();
         let mut block = |what: String, fix: &str| self.blockers.push(Problem::new(what, fix));
         if here.machine != there.machine {
-            block(format!("{name} is {}, this node is {}", there.machine, here.machine), "move to a node of the same kind");
+            block(
+                format!("{name} is {}, this node is {}", there.machine, here.machine),
+                "move to a node of the same kind",
+            );
         }
         for (node, facts) in [("this node", here), (&name, there)] {
             match &facts.criu {
@@ -346,7 +352,10 @@ impl Move {
                 Ok(_) => {}
             }
             if !facts.mounted {
-                block(format!("{node}: the file system of all nodes is not mounted"), "mount -t vremote vremote /vremote");
+                block(
+                    format!("{node}: the file system of all nodes is not mounted"),
+                    "mount -t vremote vremote /vremote",
+                );
             }
         }
         for (id, owner) in &there.taken {
@@ -357,13 +366,30 @@ impl Move {
         }
         // Images and memory at once, for a moment.
         if self.tree.resident > there.room {
-            block(format!("{name}: {} MiB are free for images, {} MiB are needed", there.room >> 20, self.tree.resident >> 20), "make room in /var/lib/vremote");
+            block(
+                format!(
+                    "{name}: {} MiB are free for images, {} MiB are needed",
+                    there.room >> 20,
+                    self.tree.resident >> 20
+                ),
+                "make room in /var/lib/vremote",
+            );
         }
         if self.tree.resident > there.memory {
-            block(format!("{name}: {} MiB of memory are free, {} MiB are needed", there.memory >> 20, self.tree.resident >> 20), "end something there");
+            block(
+                format!(
+                    "{name}: {} MiB of memory are free, {} MiB are needed",
+                    there.memory >> 20,
+                    self.tree.resident >> 20
+                ),
+                "end something there",
+            );
         }
         if !there.peers.iter().any(|peer| peer == self.node.name()) {
-            block(format!("{name} does not know this node as {}", self.node.name()), "vremote peer add, there, with the name that uname -n gives here");
+            block(
+                format!("{name} does not know this node as {}", self.node.name()),
+                "vremote peer add, there, with the name that uname -n gives here",
+            );
         }
     }
 
@@ -401,13 +427,17 @@ impl Move {
         for ((path, seen, otherwise), is_so) in asked.into_iter().zip(answers) {
             match otherwise {
                 _ if is_so => {
-                    self.known.insert(path.clone(), files::found(path, seen, &ends));
+                    self.known
+                        .insert(path.clone(), files::found(path, seen, &ends));
                 }
                 Else::Hold => hold.push((path, seen)),
                 Else::Blocked(problem) => self.blockers.push(problem),
             }
         }
-        let files = hold.iter().map(|(path, seen)| files::to_hold(path, seen)).collect();
+        let files = hold
+            .iter()
+            .map(|(path, seen)| files::to_hold(path, seen))
+            .collect();
         let replies = match self.daemon.ask(&Command::Hold(files))? {
             Reply::Held(replies) if replies.len() == hold.len() => replies,
             _ => return Err(out_of_order()),
@@ -434,7 +464,9 @@ impl Move {
         if let Some(blocker) = self.blockers.first() {
             return Err(blocker.clone());
         }
-        let images = tempfile::Builder::new().prefix("vremote-").tempdir_in("/run")?;
+        let images = tempfile::Builder::new()
+            .prefix("vremote-")
+            .tempdir_in("/run")?;
         let count = Count::default();
         let mut rounds = 0;
         if self.mode == Mode::Precopy {
@@ -458,7 +490,12 @@ impl Move {
     }
 
     /// Copies memory while the tree runs, until it is not worth while any more.
-    fn copy_rounds(&mut self, images: &Path, count: &Count, watch: &mut Watch<'_>) -> Result<u32, Problem> {
+    fn copy_rounds(
+        &mut self,
+        images: &Path,
+        count: &Count,
+        watch: &mut Watch<'_>,
+    ) -> Result<u32, Problem> {
         watch(Event::Phase("copy while it runs"));
         let mut before = None;
         let mut round = 0;
@@ -476,7 +513,8 @@ impl Move {
             watch(Event::Round {
                 number: round,
                 pages,
-                still: Duration::try_from_secs_f64((pages * PAGE) as f64 / rate).unwrap_or_default(),
+                still: Duration::try_from_secs_f64((pages * PAGE) as f64 / rate)
+                    .unwrap_or_default(),
             });
             watch(Event::Bytes(count.get()));
             let grows = before.is_some_and(|before| pages * 100 > before * (100 + MAX_GROWTH));
@@ -505,7 +543,10 @@ impl Move {
     }
 
     /// Opens a stream of pages; gives CRIU's end.
-    fn open_stream(&mut self, count: &Count) -> Result<(std::os::unix::net::UnixStream, Relay), Problem> {
+    fn open_stream(
+        &mut self,
+        count: &Count,
+    ) -> Result<(std::os::unix::net::UnixStream, Relay), Problem> {
         let lazy = self.mode == Mode::Lazy;
         self.done(&Request::Receive { lazy })?;
         let mut channel = connect(&self.node, &self.peer)?;
@@ -690,7 +731,8 @@ impl Move {
         // From here on it does not run again before the target's fate is known, even if this program is killed: CRIU would let it go
         // on, but it stops at once, until the daemon has found out.
         self.tree.processes = descendants(self.order.pid)?;
-        self.daemon.ask(&Command::Committing(self.tree.processes.clone()))?;
+        self.daemon
+            .ask(&Command::Committing(self.tree.processes.clone()))?;
         self.signal(Signal::STOP);
         Ok(())
     }
@@ -704,7 +746,12 @@ impl Move {
     }
 
     fn signal(&self, signal: Signal) {
-        for pid in self.tree.processes.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+        for pid in self
+            .tree
+            .processes
+            .iter()
+            .filter_map(|pid| Pid::from_raw(*pid))
+        {
             let _ = kill_process(pid, signal);
         }
     }
@@ -785,7 +832,10 @@ impl Move {
         }
         found.retain(|file| !nameless.contains(&file.id));
         // What it has opened since the preflight.
-        if found.iter().any(|file| !self.known.contains_key(&file.path)) {
+        if found
+            .iter()
+            .any(|file| !self.known.contains_key(&file.path))
+        {
             let now = Tree::look(self.order.pid)?;
             let new: Vec<_> = now
                 .files

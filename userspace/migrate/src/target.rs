@@ -112,7 +112,11 @@ pub(crate) fn receive(
     } = channel;
     if version != VERSION {
         let problem = Problem::new(
-            format!("{} speaks version {version} of the protocol, {} version {VERSION}", peer.name, place.node.name()),
+            format!(
+                "{} speaks version {version} of the protocol, {} version {VERSION}",
+                peer.name,
+                place.node.name()
+            ),
             "install the same release on both",
         );
         writer.send(&Answer::Failed(problem.clone()))?;
@@ -226,7 +230,10 @@ impl Arrival<'_> {
 
     fn start_stream(&mut self, lazy: bool) -> Result<(), Problem> {
         let channel = self.pages.recv_timeout(PAGES_LIMIT).map_err(|_| {
-            Problem::plain(format!("no stream of pages came within {} s", PAGES_LIMIT.as_secs()))
+            Problem::plain(format!(
+                "no stream of pages came within {} s",
+                PAGES_LIMIT.as_secs()
+            ))
         })?;
         if lazy {
             self.stream = Some(Stream::Lazy(channel));
@@ -308,7 +315,8 @@ impl Arrival<'_> {
             boot: self.boot.clone(),
             title: self.title.clone(),
         };
-        let bytes = serde_json::to_vec(&committed).map_err(|error| Problem::plain(error.to_string()))?;
+        let bytes =
+            serde_json::to_vec(&committed).map_err(|error| Problem::plain(error.to_string()))?;
         fs::write(self.directory.join(COMMITTED), bytes)?;
         Ok(())
     }
@@ -373,7 +381,9 @@ impl Lazy {
             if self.relay.as_ref().is_some_and(Relay::is_over) {
                 let since = *over.get_or_insert_with(Instant::now);
                 if since.elapsed() > LAZY_END {
-                    return Err(Problem::plain("the source is gone before all memory was here"));
+                    return Err(Problem::plain(
+                        "the source is gone before all memory was here",
+                    ));
                 }
             }
             thread::sleep(LAZY_PAUSE);
@@ -385,7 +395,9 @@ impl Lazy {
 /// Asks a node where a tree is; also gives its boot id.
 pub(crate) fn ask(node: &Node, peer: &str, name: &Name) -> Result<(Whereabouts, String), Problem> {
     let mut channel = Channel::connect(node, &node.peer(peer)?)?;
-    channel.writer.send(&Opening::Where { name: name.clone() })?;
+    channel
+        .writer
+        .send(&Opening::Where { name: name.clone() })?;
     match channel.reader.receive()? {
         Some(Answer::Where { at, boot }) => Ok((at, boot)),
         Some(Answer::Failed(problem)) => Err(problem),
@@ -449,7 +461,9 @@ pub(crate) fn recover(place: &Arc<Place>) {
         match Cgroup::of(&name).first() {
             Some(pid) => {
                 let title = procfs::process::Process::new(pid).map(|process| tree::title(&process));
-                place.registry.found(&name, &title.unwrap_or_default(), "", pid);
+                place
+                    .registry
+                    .found(&name, &title.unwrap_or_default(), "", pid);
             }
             None => Cgroup::of(&name).remove(),
         }
