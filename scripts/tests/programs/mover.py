@@ -8,7 +8,7 @@
 
 Each step reads a random page of `data`, stores the step's number into `map`, which is mapped, and appends a record to `log`. EXTRA adds:
 `threads` (four that count), `pipeline` (three processes), `nameless` (a file without a name), `memory=MIB` (touched at random),
-`lock` (a lock on `log` for good), `sqlite` (a transaction in each step).
+`lock` (a lock on `log` for good).
 """
 
 import hashlib
@@ -16,7 +16,6 @@ import mmap
 import os
 import random
 import socket
-import sqlite3
 import struct
 import subprocess
 import sys
@@ -39,7 +38,7 @@ def steps(directory, extras):
     with open(f"{directory}/map", "r+b") as f:
         view = mmap.mmap(f.fileno(), PAGES * PAGE)
     rng = random.Random(1)
-    memory, counts, pipeline, nameless, database = None, [0] * 4, None, None, None
+    memory, counts, pipeline, nameless = None, [0] * 4, None, None
     for extra in extras:
         name, _, value = extra.partition("=")
         if name == "memory":
@@ -58,9 +57,6 @@ def steps(directory, extras):
         elif name == "lock":
             import fcntl
             fcntl.lockf(log, fcntl.LOCK_EX)
-        elif name == "sqlite":
-            database = sqlite3.connect(f"{directory}/base", isolation_level=None)
-            database.execute("create table if not exists steps (step integer primary key, node text)")
     step = 0
     while view[-1] == 0:
         page = rng.randrange(PAGES)
@@ -83,10 +79,6 @@ def steps(directory, extras):
             nameless.truncate()
             nameless.write(f"{step}".encode())
             nameless.flush()
-        if database:
-            database.execute("begin immediate")
-            database.execute("insert into steps values (?, ?)", (step, node))
-            database.execute("commit")
         view[8 * (step % 512):8 * (step % 512) + 8] = struct.pack("<Q", step)
         os.write(log, f"{step} {node} {page} {digest}\n".encode())
         step += 1
@@ -111,7 +103,7 @@ def run(directory, pid, extras):
         f.write(random.Random(0).randbytes(PAGES * PAGE))
     with open(f"{directory}/map", "wb") as f:
         f.truncate(PAGES * PAGE)
-    for name in "log", "end", "base", "base-journal":
+    for name in "log", "end":
         if os.path.exists(f"{directory}/{name}"):
             os.unlink(f"{directory}/{name}")
     # The end is told through a file that is open all the time.
@@ -168,10 +160,6 @@ def check(directory, nodes):
         last = struct.unpack("<Q", f.read(8))[0]
     if last != step - 1:
         return f"the mapping holds {last} after {step} steps"
-    if os.path.exists(f"{directory}/base"):
-        rows = sqlite3.connect(f"{directory}/base").execute("select count(*), max(step) from steps").fetchone()
-        if rows != (step, step - 1):
-            return f"the database has {rows} after {step} steps"
     if nodes and seen != nodes:
         return f"it ran on {seen}"
     return "ok"

@@ -29,6 +29,7 @@ use crate::{
     node,
     problem::Problem,
     protocol::{Answer, Name, Opening, Whereabouts},
+    source,
     target::{self, Place, IMAGES},
     tree::path_of,
 };
@@ -221,6 +222,7 @@ const TAKEN_BACK_LIMIT: Duration = Duration::from_secs(60);
 
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
+        let _ = fs::remove_dir_all(source::leaving(&self.name));
         if self.moved {
             return;
         }

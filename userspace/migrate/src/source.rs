@@ -10,7 +10,8 @@ use std::{
     collections::HashMap,
     fs,
     net::Ipv4Addr,
-    path::Path,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -194,6 +195,30 @@ enum Failed {
     Before(Problem),
     /// It may.
     After(Problem),
+}
+
+/// Where the images of a tree that leaves are put, all but its memory. Removed with this; by the daemon, if this program is killed.
+struct Images(PathBuf);
+
+impl Images {
+    fn make(name: &Name) -> Result<Images, Problem> {
+        let path = leaving(name);
+        let _ = fs::remove_dir_all(&path);
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        made.map_err(|error| Problem::plain(format!("{}: {error}", path.display())))?;
+        Ok(Images(path))
+    }
+}
+
+impl Drop for Images {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The directory for a tree that leaves.
+pub(crate) fn leaving(name: &Name) -> PathBuf {
+    Path::new("/run/vremote/leaving").join(name.as_str())
 }
 
 impl Move {
@@ -464,18 +489,16 @@ impl Move {
         if let Some(blocker) = self.blockers.first() {
             return Err(blocker.clone());
         }
-        let images = tempfile::Builder::new()
-            .prefix("vremote-")
-            .tempdir_in("/run")?;
+        let images = Images::make(&self.name)?;
         let count = Count::default();
         let mut rounds = 0;
         if self.mode == Mode::Precopy {
-            rounds = self.copy_rounds(images.path(), &count, watch)?;
+            rounds = self.copy_rounds(&images.0, &count, watch)?;
         }
         watch(Event::Phase("freeze and dump"));
         let (pid, downtime) = match self.mode {
-            Mode::Lazy => self.leave_memory(images.path(), &count, watch)?,
-            Mode::Stop | Mode::Precopy => self.last_round(images.path(), rounds, &count, watch)?,
+            Mode::Lazy => self.leave_memory(&images.0, &count, watch)?,
+            Mode::Stop | Mode::Precopy => self.last_round(&images.0, rounds, &count, watch)?,
         };
         Ok(Outcome {
             node: self.peer.name.clone(),

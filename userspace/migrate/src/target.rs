@@ -508,3 +508,20 @@ fn settle(place: &Place, name: &Name, peer: &str, boot: &str) -> Result<(), Prob
     cgroup.freeze(false)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_images_are_stored() {
+        for name in ["files.img", "core-4711.img", "tty-info.img", "pages-1.img", "netns-ct-9.img"] {
+            assert_eq!(check_image(name, PIECE), Ok(()));
+        }
+        for name in ["", ".img", "../x.img", "a/b.img", "committed", "parent", "x.img\0", "x.conf"] {
+            assert!(check_image(name, 1).is_err(), "{name}");
+        }
+        assert!(check_image("files.img", PIECE + 1).is_err());
+        assert!(check_image(&format!("{}.img", "x".repeat(MAX_IMAGE_NAME)), 1).is_err());
+    }
+}

@@ -77,6 +77,8 @@ pub struct Tree {
     pub resident: u64,
     /// What keeps it from being moved.
     pub blockers: Vec<Problem>,
+    /// Sockets by inode, and where they are open.
+    sockets: BTreeMap<u64, String>,
 }
 
 /// Parents and children of all processes, now.
@@ -135,6 +137,7 @@ impl Tree {
             shell_job: false,
             resident: 0,
             blockers: Vec::new(),
+            sockets: BTreeMap::new(),
         };
         let mut ends = Ends::default();
         for pid in tree.processes.clone() {
@@ -220,7 +223,7 @@ impl Tree {
             ends.pipes.insert(target.into_os_string().into_vec(), at);
         } else if let Some(inode) = text.strip_prefix("socket:[") {
             let inode = inode.trim_end_matches(']').parse().unwrap_or(0);
-            ends.sockets.insert(inode, at);
+            self.sockets.insert(inode, at);
         } else if text.starts_with('/') {
             let flags = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
             let flags = flags.lines().find_map(|line| line.strip_prefix("flags:"));
@@ -337,21 +340,13 @@ impl Tree {
 
     /// Descriptors that are sockets of TCP with another end.
     pub fn connections(&self) -> Result<Vec<String>, Problem> {
-        let mut inodes = HashMap::new();
-        for pid in &self.processes {
-            for fd in Process::new(*pid)?.fd()?.flatten() {
-                if let procfs::process::FDTarget::Socket(inode) = fd.target {
-                    inodes.insert(inode, format!("process {pid}, descriptor {}", fd.fd));
-                }
-            }
-        }
         let mut found = Vec::new();
         for entry in procfs::net::tcp()?
             .into_iter()
             .chain(procfs::net::tcp6().unwrap_or_default())
         {
             if entry.state == procfs::net::TcpState::Established {
-                if let Some(at) = inodes.get(&entry.inode) {
+                if let Some(at) = self.sockets.get(&entry.inode) {
                     found.push(format!("{at}: a connection to {}", entry.remote_address));
                 }
             }
@@ -364,7 +359,6 @@ impl Tree {
 #[derive(Default)]
 struct Ends {
     pipes: BTreeMap<Vec<u8>, String>,
-    sockets: BTreeMap<u64, String>,
     terminals: BTreeMap<Vec<u8>, String>,
 }
 
