@@ -211,6 +211,13 @@ done
 pass "$((n - 1)) moves back and forth"
 expect "it goes on" goes_on
 expect_eq "no step is missing or doubled" "$(ends)" ok
+start
+expect "a program that shall end on the target" move 1 2
+job=$(on 2 vremote jobs | awk -v pid=$PID '$4 == pid { print $1 }')
+expect_match "vremote jobs shows it" "$job" '^[0-9a-f]{16}$'
+expect_match "… and the source that it is away" "$(on 1 vremote jobs)" "$job +moved +node2"
+expect "… vremote jobs stop ends it" on 2 vremote jobs stop "$job"
+expect "… it is gone" eventually 10 eval '[ -z "$(where)" ]'
 for k in 1 2; do expect_eq "nothing is left on node $k" "$(clean $k)" ''; done
 for k in 1 2; do on $k pkill -x vremoted; done
 finish

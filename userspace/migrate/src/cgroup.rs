@@ -66,10 +66,15 @@ impl Cgroup {
         names.filter_map(|name| Name::try_from(name).ok()).collect()
     }
 
+    /// The processes in it.
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        let list = fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
+        list.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
     /// The process with the least id in it: in most cases the root of the tree.
     pub(crate) fn first(&self) -> Option<i32> {
-        let list = fs::read_to_string(self.0.join("cgroup.procs")).ok()?;
-        list.lines().filter_map(|line| line.parse().ok()).min()
+        self.processes().into_iter().min()
     }
 
     /// Its directory.

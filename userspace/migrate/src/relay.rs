@@ -84,9 +84,14 @@ impl Relay {
         let outward = thread::Builder::new()
             .name("pages out".into())
             .spawn(move || {
-                copy(&mut from, &mut writer, &count)?;
-                writer.finish().map_err(io::Error::other)
-            })?;
+                let done = copy(&mut from, &mut writer, &count);
+            if done.is_err() && at_end == AtEnd::Tell {
+                // Nobody reads any more: CRIU must not wait for that.
+                let _ = from.shutdown(Shutdown::Both);
+            }
+            done?;
+            writer.finish().map_err(io::Error::other)
+        })?;
         Ok(Relay {
             socket,
             inward,

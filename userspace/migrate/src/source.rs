@@ -204,7 +204,10 @@ impl Images {
     fn make(name: &Name) -> Result<Images, Problem> {
         let path = leaving(name);
         let _ = fs::remove_dir_all(&path);
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        let made = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path);
         made.map_err(|error| Problem::plain(format!("{}: {error}", path.display())))?;
         Ok(Images(path))
     }
@@ -234,7 +237,12 @@ impl Move {
         let node = Node::this();
         let tree = Tree::look(order.pid)?;
         let peer = node.peer_at(order.address)?;
-        let name = match Cgroup::tree_of(order.pid) {
+        // A tree that has come here keeps its name, unless only a part of it moves on.
+        let is_whole = |name: &Name| {
+            let all = Cgroup::of(name).processes();
+            all.iter().all(|pid| tree.processes.contains(pid))
+        };
+        let name = match Cgroup::tree_of(order.pid).filter(is_whole) {
             Some(name) => name,
             None => Name::new()?,
         };

@@ -515,10 +515,25 @@ mod tests {
 
     #[test]
     fn only_images_are_stored() {
-        for name in ["files.img", "core-4711.img", "tty-info.img", "pages-1.img", "netns-ct-9.img"] {
+        for name in [
+            "files.img",
+            "core-4711.img",
+            "tty-info.img",
+            "pages-1.img",
+            "netns-ct-9.img",
+        ] {
             assert_eq!(check_image(name, PIECE), Ok(()));
         }
-        for name in ["", ".img", "../x.img", "a/b.img", "committed", "parent", "x.img\0", "x.conf"] {
+        for name in [
+            "",
+            ".img",
+            "../x.img",
+            "a/b.img",
+            "committed",
+            "parent",
+            "x.img\0",
+            "x.conf",
+        ] {
             assert!(check_image(name, 1).is_err(), "{name}");
         }
         assert!(check_image("files.img", PIECE + 1).is_err());
