@@ -150,7 +150,11 @@ pub(crate) fn jobs(jobs: &[Job]) -> String {
         vec![
             job.name.clone(),
             job.state.clone(),
-            if job.node.is_empty() { "-".into() } else { plain(&job.node) },
+            if job.node.is_empty() {
+                "-".into()
+            } else {
+                plain(&job.node)
+            },
             job.pid.map_or_else(|| "-".into(), |pid| pid.to_string()),
             job.files.to_string(),
             job.seconds.to_string(),

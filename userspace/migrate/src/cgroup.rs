@@ -56,6 +56,27 @@ impl Cgroup {
         Name::try_from(name.to_string()).ok()
     }
 
+    /// All that are there, of trees that live or have lived here.
+    pub(crate) fn all() -> Vec<Name> {
+        let entries = fs::read_dir(Path::new(ROOT).join(OURS))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.filter_map(|name| Name::try_from(name).ok()).collect()
+    }
+
+    /// The processes in it.
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        let list = fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
+        list.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// The process with the least id in it: in most cases the root of the tree.
+    pub(crate) fn first(&self) -> Option<i32> {
+        self.processes().into_iter().min()
+    }
+
     /// Its directory.
     pub(crate) fn path(&self) -> &Path {
         &self.0
@@ -65,12 +86,6 @@ impl Cgroup {
     pub(crate) fn is_populated(&self) -> bool {
         let events = fs::read_to_string(self.0.join("cgroup.events")).unwrap_or_default();
         events.lines().any(|line| line == "populated 1")
-    }
-
-    /// What is in it, by the numbers of this node.
-    pub(crate) fn processes(&self) -> Vec<i32> {
-        let text = fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
-        text.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
     /// Stops all that is in it, or lets it go on.

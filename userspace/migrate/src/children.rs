@@ -49,14 +49,18 @@ impl Children {
             all.retain(|_, end| *end == End::Runs);
         }
         if all.len() >= MAX_CHILDREN {
-            return Err(Problem::plain(format!("{MAX_CHILDREN} children of other nodes run here already")));
+            return Err(Problem::plain(format!(
+                "{MAX_CHILDREN} children of other nodes run here already"
+            )));
         }
         all.insert(name.clone(), End::Runs);
         drop(all);
         let (children, name) = (self.clone(), name.clone());
         let follow = move || {
             let status = first::status(outside);
-            children.lock().insert(name, status.map_or(End::Unknown, End::Ended));
+            children
+                .lock()
+                .insert(name, status.map_or(End::Unknown, End::Ended));
             children.changed.notify_all();
         };
         thread::Builder::new().name("child".into()).spawn(follow)?;
@@ -81,13 +85,18 @@ impl Children {
 pub(crate) fn signal(name: &Name, child: i32, signal: i32) -> Result<(), Errno> {
     for pid in Cgroup::of(name).processes() {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+        let ids = status
+            .lines()
+            .find_map(|line| line.strip_prefix("NSpid:"))
+            .unwrap_or_default();
         let mut ids = ids.split_whitespace().rev();
         // Its own number, and the one here.
         if ids.next() != Some(&child.to_string()) || ids.next().is_none() {
             continue;
         }
-        let Some(pid) = Pid::from_raw(pid) else { continue };
+        let Some(pid) = Pid::from_raw(pid) else {
+            continue;
+        };
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
         return match signal {
             0 => Ok(()),

@@ -113,7 +113,8 @@ impl Line {
 
     /// Sends a line.
     pub fn send(&mut self, what: &impl Serialize) -> Result<(), Problem> {
-        let mut line = serde_json::to_vec(what).map_err(|error| Problem::plain(error.to_string()))?;
+        let mut line =
+            serde_json::to_vec(what).map_err(|error| Problem::plain(error.to_string()))?;
         line.push(b'\n');
         self.0.get_mut().write_all(&line)?;
         Ok(())
@@ -122,12 +123,17 @@ impl Line {
     /// Receives a line; `None` at the end.
     pub fn receive<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Problem> {
         let mut line = Vec::new();
-        self.0.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
+        self.0
+            .by_ref()
+            .take(MAX_LINE)
+            .read_until(b'\n', &mut line)?;
         if line.is_empty() {
             return Ok(None);
         }
         let parsed = serde_json::from_slice(&line);
-        parsed.map(Some).map_err(|error| Problem::plain(error.to_string()))
+        parsed
+            .map(Some)
+            .map_err(|error| Problem::plain(error.to_string()))
     }
 
     /// Sends a command and receives its reply; a failure is an error.

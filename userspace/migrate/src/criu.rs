@@ -239,9 +239,8 @@ impl Worker {
     /// The same, by a command of its own.
     fn start_by(mut command: Command, pages: Option<UnixStream>) -> Result<Worker, Problem> {
         let flags = SocketFlags::CLOEXEC;
-        let (socket, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-                .map_err(io::Error::from)?;
+        let (socket, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+            .map_err(io::Error::from)?;
         let mut mappings = vec![FdMapping {
             parent_fd: theirs,
             child_fd: RPC_FD,
@@ -290,7 +289,10 @@ impl Worker {
                 Ok(response) => response,
                 Err(error) => {
                     return Err(refused.unwrap_or_else(|| {
-                        Problem::plain(format!("CRIU ended in the {what} ({error}): {}", reasons(log)))
+                        Problem::plain(format!(
+                            "CRIU ended in the {what} ({error}): {}",
+                            reasons(log)
+                        ))
                     }))
                 }
             };
@@ -381,9 +383,7 @@ fn base_options(images: &File, log: &str) -> Options {
 
 impl Dump<'_> {
     fn options(&self, images: &File, log: &str) -> Options {
-        let ps = PageServer {
-            fd: Some(PAGES_FD),
-        };
+        let ps = PageServer { fd: Some(PAGES_FD) };
         Options {
             pid: Some(self.pid),
             parent_img: self.parent.clone(),
@@ -406,8 +406,12 @@ impl Dump<'_> {
         let path = self.images.join("criu.conf");
         fs::write(&path, format!("ps-socket {PAGES_FD}\n"))?;
         let path = path.into_os_string().into_string();
-        path.map(Some)
-            .map_err(|path| Problem::plain(format!("{}: a path for CRIU must be UTF-8", path.to_string_lossy())))
+        path.map(Some).map_err(|path| {
+            Problem::plain(format!(
+                "{}: a path for CRIU must be UTF-8",
+                path.to_string_lossy()
+            ))
+        })
     }
 
     /// Copies memory while the tree runs, and notes from then on what it writes.
@@ -473,7 +477,10 @@ pub struct Restore<'a> {
 
 impl Restore<'_> {
     /// Makes the tree; when all of it is there, `restored` decides: it runs if that is content, and is killed if not.
-    pub fn restore(self, restored: &mut dyn FnMut() -> Result<(), Problem>) -> Result<Made, Problem> {
+    pub fn restore(
+        self,
+        restored: &mut dyn FnMut() -> Result<(), Problem>,
+    ) -> Result<Made, Problem> {
         let images = File::open(self.images)?;
         let log = "restore.log";
         let mut options = Options {
@@ -526,7 +533,12 @@ pub struct Made {
 }
 
 /// Starts CRIU in a mode of its own command line, with `pages` as its descriptor [`PAGES_FD`].
-fn start_mode(mode: &str, arguments: &[&str], images: &Path, pages: UnixStream) -> Result<Mode, Problem> {
+fn start_mode(
+    mode: &str,
+    arguments: &[&str],
+    images: &Path,
+    pages: UnixStream,
+) -> Result<Mode, Problem> {
     let log = format!("{mode}.log");
     let mut command = Command::new(PROGRAM);
     command
@@ -564,7 +576,10 @@ impl Mode {
         if status.success() {
             Ok(())
         } else {
-            Err(Problem::plain(format!("CRIU's {what} failed: {}", reasons(&self.log))))
+            Err(Problem::plain(format!(
+                "CRIU's {what} failed: {}",
+                reasons(&self.log)
+            )))
         }
     }
 }

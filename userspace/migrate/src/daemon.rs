@@ -27,10 +27,10 @@ use crate::{
     children,
     control::{Command, HeldFile, Line, Reply, SOCKET},
     flags::{O_ORIGIN, O_REMOTE},
-    fork,
-    node,
+    fork, node,
     problem::Problem,
     protocol::{Answer, End, Name, Opening, Whereabouts},
+    source,
     target::{self, Place, IMAGES},
     tree::path_of,
 };
@@ -56,7 +56,6 @@ pub fn run(port: u16) -> Result<(), Problem> {
     fs::create_dir_all(IMAGES).map_err(|error| Problem::plain(format!("{IMAGES}: {error}")))?;
     fs::set_permissions(IMAGES, Permissions::from_mode(0o700))?;
     let control = control_socket()?;
-    target::clean(Path::new(IMAGES));
     let address = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
     let listener = Listener::bind(node.clone(), address)?;
     let place = Arc::new(Place {
@@ -65,6 +64,8 @@ pub fn run(port: u16) -> Result<(), Problem> {
         images: IMAGES.into(),
         children: Arc::default(),
     });
+    place.registry.load(hold_one);
+    target::recover(&place);
     fork::serve(place.node.clone())?;
     let served = place.clone();
     thread::Builder::new()
@@ -74,7 +75,11 @@ pub fn run(port: u16) -> Result<(), Problem> {
     thread::Builder::new()
         .name("watch".into())
         .spawn(move || watch(&watched))?;
-    eprintln!("vremoted: {} listens at TCP {}", place.node.name(), listener.address());
+    eprintln!(
+        "vremoted: {} listens at TCP {}",
+        place.node.name(),
+        listener.address()
+    );
     let connections = Arc::new(AtomicUsize::new(0));
     while let Some(accepted) = listener.accept() {
         let channel = match accepted {
@@ -118,7 +123,8 @@ fn control_socket() -> Result<UnixListener, Problem> {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    let socket = UnixListener::bind(path).map_err(|error| Problem::plain(format!("{SOCKET}: {error}")))?;
+    let socket =
+        UnixListener::bind(path).map_err(|error| Problem::plain(format!("{SOCKET}: {error}")))?;
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     Ok(socket)
 }
@@ -141,9 +147,15 @@ fn serve_peer(place: &Place, mut channel: Channel) -> Result<(), Problem> {
             }
             Ok(())
         }
-        Some(Opening::Signal { name, child, signal }) => {
+        Some(Opening::Signal {
+            name,
+            child,
+            signal,
+        }) => {
             let sent = children::signal(&name, child, signal);
-            channel.writer.send(&Answer::Signalled(sent.map_err(|errno| errno.raw_os_error())))?;
+            channel.writer.send(&Answer::Signalled(
+                sent.map_err(|errno| errno.raw_os_error()),
+            ))?;
             Ok(())
         }
         Some(Opening::Where { name }) => {
@@ -232,6 +244,7 @@ const TAKEN_BACK_LIMIT: Duration = Duration::from_secs(60);
 
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
+        let _ = fs::remove_dir_all(source::leaving(&self.name));
         if self.moved {
             return;
         }
@@ -288,9 +301,13 @@ fn serve_program(place: &Place, mut line: Line) -> Result<(), Problem> {
                 job.moved = true;
                 Ok(Reply::Done)
             }
-            (Command::Leave { .. } | Command::Hold(_) | Command::Committing(_) | Command::Moved(_), _) => {
-                Err(Problem::plain("the command is out of order"))
-            }
+            (
+                Command::Leave { .. }
+                | Command::Hold(_)
+                | Command::Committing(_)
+                | Command::Moved(_),
+                _,
+            ) => Err(Problem::plain("the command is out of order")),
         };
         line.send(&reply.unwrap_or_else(Reply::Failed))?;
     }
@@ -298,11 +315,11 @@ fn serve_program(place: &Place, mut line: Line) -> Result<(), Problem> {
 }
 
 /// Opens files so that they are shared; for those that cannot be, why.
-fn hold(files: &[HeldFile]) -> (Vec<File>, Vec<Option<String>>) {
+fn hold(files: &[HeldFile]) -> (Vec<(HeldFile, File)>, Vec<Option<String>>) {
     let mut held = Vec::new();
     let replies = files.iter().map(|file| match hold_one(file) {
-        Ok(file) => {
-            held.push(file);
+        Ok(open) => {
+            held.push((file.clone(), open));
             None
         }
         Err(error) => Some(error.to_string()),

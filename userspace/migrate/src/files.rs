@@ -13,7 +13,7 @@
 //! | other directory | the target's of that path |
 //! | anything else | the source's: its daemon shares it for as long as the tree is away |
 
-use std::{collections::HashMap, fs, io, path::Path};
+use std::{collections::HashMap, fs, io, os::unix::ffi::OsStringExt, path::Path};
 
 use crate::{
     control::HeldFile,
@@ -42,6 +42,37 @@ pub struct Ends<'a> {
     pub peers: &'a [String],
     /// Directories that this node exports.
     pub exports: &'a [Vec<u8>],
+    /// Where else parts of `/vremote` are mounted, and which: [`mounts`].
+    pub mounts: &'a [(Vec<u8>, Vec<u8>)],
+}
+
+impl Ends<'_> {
+    /// The path of a file of another node below `/vremote`, by whichever mount it was opened.
+    fn global(&self, path: &[u8]) -> Option<Vec<u8>> {
+        let mounts = self
+            .mounts
+            .iter()
+            .filter(|(place, _)| is_below(path, place));
+        match mounts.max_by_key(|(place, _)| place.len()) {
+            Some((place, root)) => Some([root, &path[place.len()..]].concat()),
+            None => split_remote(path).map(|_| path.to_vec()),
+        }
+    }
+}
+
+/// Mounts of parts of `/vremote` elsewhere (`mount --bind`): the mount point, and the path below `/vremote` that it shows.
+pub fn mounts() -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mounts = procfs::process::Process::myself().and_then(|process| process.mountinfo());
+    let mounts = mounts.into_iter().flat_map(|mounts| mounts.0);
+    let ours = mounts.filter(|mount| mount.fs_type == "vremote" && mount.root != "/");
+    let pairs = ours.map(|mount| {
+        let place = mount.mount_point.into_os_string().into_vec();
+        (
+            place,
+            [MOUNT_POINT.as_bytes(), mount.root.as_bytes()].concat(),
+        )
+    });
+    pairs.collect()
 }
 
 /// What has to be found out before a file's place is known.
@@ -77,7 +108,9 @@ fn is_below(path: &[u8], directory: &[u8]) -> bool {
 
 /// `/vremote/NODE/rest` as NODE and `/rest`.
 pub fn split_remote(path: &[u8]) -> Option<(String, Vec<u8>)> {
-    let rest = path.strip_prefix(MOUNT_POINT.as_bytes())?.strip_prefix(b"/")?;
+    let rest = path
+        .strip_prefix(MOUNT_POINT.as_bytes())?
+        .strip_prefix(b"/")?;
     let slash = rest.iter().position(|byte| *byte == b'/');
     let (node, rest) = rest.split_at(slash.unwrap_or(rest.len()));
     let rest = if rest.is_empty() { b"/" } else { rest };
@@ -102,16 +135,25 @@ pub fn step(path: &[u8], seen: &Seen, ends: &Ends<'_>) -> io::Result<Step> {
     if seen.nameless {
         return Ok(Step::Known(Place::Same));
     }
-    if let Some((node, rest)) = split_remote(path) {
+    let global = ends.global(path);
+    if let Some((node, rest)) = global.as_deref().and_then(split_remote) {
+        let path = &remote_path(&node, &rest)[..];
         return Ok(if node == ends.target {
             Step::Known(Place::Home(rest))
         } else if ends.peers.contains(&node) {
             let problem = Problem::new(
                 format!("{}: {} cannot open it", shown(path), ends.target),
-                format!("vremote peer show at {}: is {node} up? vremote export show there", ends.target),
+                format!(
+                    "vremote peer show at {}: is {node} up? vremote export show there",
+                    ends.target
+                ),
             );
             // It keeps its path, but has to be reopened as what it is.
-            let look = if seen.is_directory() { Look::Directory(path.into()) } else { Look::Readable(path.into()) };
+            let look = if seen.is_directory() {
+                Look::Directory(path.into())
+            } else {
+                Look::Readable(path.into())
+            };
             Step::Ask(look, Else::Blocked(problem))
         } else {
             Step::Blocked(Problem::new(
@@ -120,13 +162,19 @@ pub fn step(path: &[u8], seen: &Seen, ends: &Ends<'_>) -> io::Result<Step> {
             ))
         });
     }
-    let of_kernel = KERNEL.iter().any(|directory| path.starts_with(directory.as_bytes()));
+    let of_kernel = KERNEL
+        .iter()
+        .any(|directory| path.starts_with(directory.as_bytes()));
     if seen.is_directory() {
         return Ok(directory(path, seen, ends));
     }
     if !seen.is_file() {
         let problem = Problem::new(
-            format!("{}: {} has no such device, FIFO or socket", shown(path), ends.target),
+            format!(
+                "{}: {} has no such device, FIFO or socket",
+                shown(path),
+                ends.target
+            ),
             "let the program close it, or make it there",
         );
         let look = Look::Special {
@@ -139,7 +187,9 @@ pub fn step(path: &[u8], seen: &Seen, ends: &Ends<'_>) -> io::Result<Step> {
     if of_kernel && !path.starts_with(b"/dev/shm/") {
         return Ok(Step::Known(Place::Same));
     }
-    let software = SOFTWARE.iter().any(|directory| path.starts_with(directory.as_bytes()));
+    let software = SOFTWARE
+        .iter()
+        .any(|directory| path.starts_with(directory.as_bytes()));
     if !seen.written && (seen.runs || software) {
         return Ok(Step::Ask(
             Look::Identical {
@@ -169,9 +219,9 @@ fn directory(path: &[u8], seen: &Seen, ends: &Ends<'_>) -> Step {
 }
 
 /// The place of a file that is as it should be on the target.
-pub fn found(path: &[u8], seen: &Seen) -> Place {
-    match split_remote(path) {
-        Some(_) => remote(seen, path.into()),
+pub fn found(path: &[u8], seen: &Seen, ends: &Ends<'_>) -> Place {
+    match ends.global(path) {
+        Some(path) => remote(seen, path),
         None => Place::Same,
     }
 }
@@ -211,4 +261,129 @@ pub fn exports() -> Vec<Vec<u8>> {
 }
 
 /// Places of files by path, as far as they are known.
-pub type Known = HashMap<Vec<u8>, Place>;
+pub(crate) type Known = HashMap<Vec<u8>, Place>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(mode: u32) -> Seen {
+        Seen {
+            mode,
+            dev: 1,
+            ino: 2,
+            size: 3,
+            rdev: 0,
+            runs: false,
+            written: false,
+            nameless: false,
+        }
+    }
+
+    const FILE: u32 = 0o100_644;
+    const DIRECTORY: u32 = 0o040_755;
+
+    fn with<T>(run: impl FnOnce(&Ends<'_>) -> T) -> T {
+        run(&Ends {
+            source: "a",
+            target: "b",
+            peers: &["a".into(), "c".into()],
+            exports: &[b"/srv/data".to_vec()],
+            mounts: &[(b"/mnt/db".to_vec(), b"/vremote/b/srv/db".to_vec())],
+        })
+    }
+
+    fn step_of(path: &str, seen: &Seen) -> Step {
+        with(|ends| step(path.as_bytes(), seen, ends).unwrap())
+    }
+
+    #[test]
+    fn a_local_file_is_shared() {
+        assert_eq!(step_of("/srv/x", &seen(FILE)), Step::Hold);
+        // Also one of the system that is written.
+        let mut written = seen(FILE);
+        written.written = true;
+        assert_eq!(step_of("/usr/lib/x", &written), Step::Hold);
+        assert_eq!(step_of("/dev/shm/x", &seen(FILE)), Step::Hold);
+    }
+
+    #[test]
+    fn what_comes_home_is_at_home() {
+        assert_eq!(
+            step_of("/vremote/b/srv/x", &seen(FILE)),
+            Step::Known(Place::Home(b"/srv/x".to_vec()))
+        );
+        assert_eq!(
+            step_of("/vremote/b", &seen(DIRECTORY)),
+            Step::Known(Place::Home(b"/".to_vec()))
+        );
+        assert_eq!(
+            step_of("/mnt/db/x", &seen(FILE)),
+            Step::Known(Place::Home(b"/srv/db/x".to_vec()))
+        );
+        assert_eq!(step_of("/mnt/dbx", &seen(FILE)), Step::Hold);
+    }
+
+    #[test]
+    fn a_third_node_keeps_its_file() {
+        let Step::Ask(look, Else::Blocked(_)) = step_of("/vremote/c/x", &seen(FILE)) else {
+            panic!("the target has to be asked");
+        };
+        assert_eq!(look, Look::Readable(b"/vremote/c/x".to_vec()));
+        let found = |seen: &Seen| with(|ends| found(b"/vremote/c/x", seen, ends));
+        assert_eq!(found(&seen(FILE)), Place::Remote(b"/vremote/c/x".to_vec()));
+        assert_eq!(
+            found(&seen(DIRECTORY)),
+            Place::RemoteDirectory(b"/vremote/c/x".to_vec())
+        );
+        assert!(matches!(
+            step_of("/vremote/stranger/x", &seen(FILE)),
+            Step::Blocked(_)
+        ));
+    }
+
+    #[test]
+    fn directories() {
+        assert_eq!(step_of("/", &seen(DIRECTORY)), Step::Known(Place::Same));
+        assert_eq!(
+            step_of("/srv/data/sub", &seen(DIRECTORY)),
+            Step::Known(Place::RemoteDirectory(b"/vremote/a/srv/data/sub".to_vec()))
+        );
+        for path in ["/srv/database", "/home/me"] {
+            assert!(matches!(
+                step_of(path, &seen(DIRECTORY)),
+                Step::Ask(Look::Directory(_), Else::Blocked(_))
+            ));
+        }
+    }
+
+    #[test]
+    fn what_is_not_to_be_shared() {
+        let mut nameless = seen(FILE);
+        nameless.nameless = true;
+        assert_eq!(step_of("/srv/x", &nameless), Step::Known(Place::Same));
+        assert_eq!(
+            step_of("/proc/1/stat", &seen(FILE)),
+            Step::Known(Place::Same)
+        );
+        assert!(matches!(
+            step_of("/dev/null", &seen(0o020_666)),
+            Step::Ask(Look::Special { .. }, _)
+        ));
+    }
+
+    #[test]
+    fn names_of_nodes_are_whole() {
+        assert_eq!(
+            split_remote(b"/vremote/b/x/y"),
+            Some(("b".into(), b"/x/y".to_vec()))
+        );
+        assert_eq!(
+            split_remote(b"/vremote/b"),
+            Some(("b".into(), b"/".to_vec()))
+        );
+        assert_eq!(split_remote(b"/vremotes/b/x"), None);
+        assert_eq!(split_remote(b"/srv/x"), None);
+        assert_eq!(remote_path("b", b"/x"), b"/vremote/b/x");
+    }
+}

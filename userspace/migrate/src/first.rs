@@ -87,7 +87,8 @@ fn close_rpc() {
 fn outside(root: i32, cgroup: &Path) -> Result<(), Problem> {
     fs::write(cgroup.join("cgroup.procs"), "0")?;
     // SAFETY: neither flag has to do with descriptors.
-    unsafe { unshare_unsafe(UnshareFlags::NEWPID | UnshareFlags::NEWNS) }.map_err(io::Error::from)?;
+    unsafe { unshare_unsafe(UnshareFlags::NEWPID | UnshareFlags::NEWNS) }
+        .map_err(io::Error::from)?;
     // What is mounted later is seen by the tree; what is mounted in it, /proc for one, is not seen by others.
     let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", flags).map_err(io::Error::from)?;
@@ -108,10 +109,19 @@ fn close_output() -> io::Result<()> {
 }
 
 fn inside(root: i32) -> Result<(), Problem> {
-    mount("proc", "/proc", "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)
-        .map_err(io::Error::from)?;
+    mount(
+        "proc",
+        "/proc",
+        "proc",
+        MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
+        None,
+    )
+    .map_err(io::Error::from)?;
     let mut command = criu::worker();
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let criu = command.spawn()?.id();
     close_rpc();
     let root = Pid::from_raw(root).ok_or_else(|| Problem::plain("a root has a number"))?;

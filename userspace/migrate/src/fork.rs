@@ -24,7 +24,8 @@ use rustix::{
     event::{poll, PollFd, PollFlags, Timespec},
     io::Errno,
     net::{
-        accept_with, bind, listen, socket_with, sockopt, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, UCred,
+        accept_with, bind, listen, socket_with, sockopt, AddressFamily, SocketAddrUnix,
+        SocketFlags, SocketType, UCred,
     },
 };
 use vremote::protocol::{receive, send, Reply, Request, SOCKET};
@@ -96,7 +97,10 @@ struct Service {
 pub(crate) fn serve(node: Node) -> Result<(), Problem> {
     let failed = |error: io::Error| Problem::plain(format!("{SOCKET}: {error}"));
     let socket = listening().map_err(failed)?;
-    let service = Arc::new(Service { node, family: Family::default() });
+    let service = Arc::new(Service {
+        node,
+        family: Family::default(),
+    });
     let served = Arc::new(AtomicUsize::new(0));
     let serve = move || loop {
         let Ok(program) = accept_with(&socket, SocketFlags::CLOEXEC) else {
@@ -113,7 +117,11 @@ pub(crate) fn serve(node: Node) -> Result<(), Problem> {
             let _ = answer(&service, &program);
             count.fetch_sub(1, Relaxed);
         };
-        if thread::Builder::new().name("program".into()).spawn(answer).is_err() {
+        if thread::Builder::new()
+            .name("program".into())
+            .spawn(answer)
+            .is_err()
+        {
             served.fetch_sub(1, Relaxed);
         }
     };
@@ -127,7 +135,12 @@ fn listening() -> io::Result<OwnedFd> {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
     bind(&socket, &SocketAddrUnix::new(SOCKET)?)?;
     fs::set_permissions(SOCKET, fs::Permissions::from_mode(0o666))?;
     listen(&socket, BACKLOG)?;
@@ -151,8 +164,14 @@ fn answer(service: &Arc<Service>, socket: &OwnedFd) -> io::Result<()> {
         Request::Kill { child, signal } => service.kill((program, child), signal),
     };
     let reply = reply.unwrap_or_else(|(errno, why)| {
-        eprintln!("vremoted: process {pid} of user {}: {request:?}: {why}", asker.uid.as_raw());
-        Reply::Failed { errno: errno.raw_os_error(), why }
+        eprintln!(
+            "vremoted: process {pid} of user {}: {request:?}: {why}",
+            asker.uid.as_raw()
+        );
+        Reply::Failed {
+            errno: errno.raw_os_error(),
+            why,
+        }
     });
     send(socket, &reply, None)
 }
@@ -176,24 +195,51 @@ impl Program {
 }
 
 impl Service {
-    fn fork(self: &Arc<Self>, parent: Program, asker: UCred, to: Ipv4Addr, pidfd: &OwnedFd) -> Result<Reply, Refusal> {
-        let peer = self.node.peer_at(to).map_err(|error| (Errno::HOSTUNREACH, error.to_string()))?;
-        self.node.key(&peer).map_err(|error| (Errno::ACCESS, error.to_string()))?;
-        let child = number(pidfd).ok_or((Errno::SRCH, "the descriptor is no pidfd of a process that runs".into()))?;
+    fn fork(
+        self: &Arc<Self>,
+        parent: Program,
+        asker: UCred,
+        to: Ipv4Addr,
+        pidfd: &OwnedFd,
+    ) -> Result<Reply, Refusal> {
+        let peer = self
+            .node
+            .peer_at(to)
+            .map_err(|error| (Errno::HOSTUNREACH, error.to_string()))?;
+        self.node
+            .key(&peer)
+            .map_err(|error| (Errno::ACCESS, error.to_string()))?;
+        let child = number(pidfd).ok_or((
+            Errno::SRCH,
+            "the descriptor is no pidfd of a process that runs".into(),
+        ))?;
         may_move(&asker, child)?;
         self.family.forget_orphans();
         {
             let children = self.family.lock();
             if children.len() >= MAX_CHILDREN {
-                return Err((Errno::AGAIN, format!("programs of this node have {MAX_CHILDREN} children already")));
+                return Err((
+                    Errno::AGAIN,
+                    format!("programs of this node have {MAX_CHILDREN} children already"),
+                ));
             }
             if children.contains_key(&(parent, child)) {
-                return Err((Errno::AGAIN, format!("process {} has a child {child} already", parent.pid)));
+                return Err((
+                    Errno::AGAIN,
+                    format!("process {} has a child {child} already", parent.pid),
+                ));
             }
         }
         wait_until_stopped(child)?;
-        let order = Order { pid: child, address: to, mode: None, tcp_established: false, child: true };
-        let prepared = Move::prepare(&order).map_err(|problem| (Errno::HOSTUNREACH, problem.to_string()))?;
+        let order = Order {
+            pid: child,
+            address: to,
+            mode: None,
+            tcp_established: false,
+            child: true,
+        };
+        let prepared =
+            Move::prepare(&order).map_err(|problem| (Errno::HOSTUNREACH, problem.to_string()))?;
         let blockers = prepared.report().blockers;
         if !blockers.is_empty() {
             let blockers: Vec<_> = blockers.iter().map(ToString::to_string).collect();
@@ -201,11 +247,19 @@ impl Service {
         }
         let moved = prepared.run(&mut |_| {}).map_err(|problem| {
             // What CRIU finds no sooner than in the dump is something of the child's, too.
-            let errno = if problem.what.starts_with("CRIU could not dump") { Errno::BUSY } else { Errno::IO };
+            let errno = if problem.what.starts_with("CRIU could not dump") {
+                Errno::BUSY
+            } else {
+                Errno::IO
+            };
             (errno, problem.to_string())
         })?;
         let name = Name::try_from(moved.job).map_err(|why| (Errno::IO, why.into()))?;
-        let record = Child { node: moved.node, name, end: End::Runs };
+        let record = Child {
+            node: moved.node,
+            name,
+            end: End::Runs,
+        };
         self.family.lock().insert((parent, child), record.clone());
         let service = self.clone();
         let follow = move || service.follow((parent, child), &record);
@@ -217,7 +271,12 @@ impl Service {
     /// Asks a child's node until it has ended, or nobody is interested any more.
     fn follow(&self, id: (Program, i32), child: &Child) {
         while id.0.is_there() {
-            match self.ask(&child.node, &Opening::End { name: child.name.clone() }) {
+            match self.ask(
+                &child.node,
+                &Opening::End {
+                    name: child.name.clone(),
+                },
+            ) {
                 Ok(Answer::Ended(End::Runs)) => {}
                 Ok(Answer::Ended(end)) => {
                     if let Some(child) = self.family.lock().get_mut(&id) {
@@ -239,13 +298,21 @@ impl Service {
     }
 
     fn wait(&self, id: (Program, i32), block: bool, socket: &OwnedFd) -> io::Result<()> {
-        let failed = |errno: Errno, why: &str| Reply::Failed { errno: errno.raw_os_error(), why: why.into() };
+        let failed = |errno: Errno, why: &str| Reply::Failed {
+            errno: errno.raw_os_error(),
+            why: why.into(),
+        };
         let mut children = self.family.lock();
         let reply = loop {
             match children.get(&id).map(|child| child.end) {
                 None => break failed(Errno::CHILD, "it has no such child"),
                 Some(End::Ended(status)) => break Reply::Ended(status),
-                Some(End::Unknown) => break failed(Errno::HOSTUNREACH, "the child's node does not know it any more"),
+                Some(End::Unknown) => {
+                    break failed(
+                        Errno::HOSTUNREACH,
+                        "the child's node does not know it any more",
+                    )
+                }
                 Some(End::Runs) if !block => break Reply::Running,
                 Some(End::Runs) => {}
             }
@@ -265,8 +332,18 @@ impl Service {
 
     fn kill(&self, id: (Program, i32), signal: i32) -> Result<Reply, Refusal> {
         let none = || (Errno::SRCH, "it has no such child that runs".to_string());
-        let child = self.family.lock().get(&id).filter(|child| child.end == End::Runs).cloned().ok_or_else(none)?;
-        let opening = Opening::Signal { name: child.name, child: id.1, signal };
+        let child = self
+            .family
+            .lock()
+            .get(&id)
+            .filter(|child| child.end == End::Runs)
+            .cloned()
+            .ok_or_else(none)?;
+        let opening = Opening::Signal {
+            name: child.name,
+            child: id.1,
+            signal,
+        };
         match self.ask(&child.node, &opening) {
             Ok(Answer::Signalled(Ok(()))) => Ok(Reply::Done),
             Ok(Answer::Signalled(Err(errno))) => {
@@ -303,7 +380,10 @@ fn may_move(asker: &UCred, child: i32) -> Result<(), Refusal> {
     if asker.uid.is_root() || own {
         Ok(())
     } else {
-        Err((Errno::PERM, format!("process {child} is not that user's alone")))
+        Err((
+            Errno::PERM,
+            format!("process {child} is not that user's alone"),
+        ))
     }
 }
 
@@ -331,6 +411,9 @@ struct Stat {
 impl Stat {
     fn of(pid: i32) -> Option<Stat> {
         let stat = procfs::process::Process::new(pid).ok()?.stat().ok()?;
-        Some(Stat { state: stat.state, started: stat.starttime })
+        Some(Stat {
+            state: stat.state,
+            started: stat.starttime,
+        })
     }
 }

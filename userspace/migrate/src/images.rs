@@ -381,10 +381,7 @@ fn move_mapping(vma: &mut Message, places: &Places) {
     };
     let id = vma.number(mm_entry::VMA_SHMID).unwrap_or(0);
     let place = u32::try_from(id).ok().and_then(|id| places.get(&id));
-    vma.set(
-        mm_entry::VMA_FDFLAGS,
-        Value::Varint(flags_at(place, flags)),
-    );
+    vma.set(mm_entry::VMA_FDFLAGS, Value::Varint(flags_at(place, flags)));
 }
 
 /// Magic numbers of CRIU's statistics.

@@ -45,7 +45,9 @@ pub fn facts(node: &Node, images: &Path, ids: &[i32]) -> Facts {
     let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
     let room = rustix::fs::statvfs(images);
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let memory = memory.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let memory = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
     let memory = memory.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
     let peers = node.peers().unwrap_or_default();
     Facts {
@@ -77,8 +79,8 @@ pub fn look(question: &Look) -> bool {
             hash,
         } => {
             let path = path_of(path);
-            let alike = fs::metadata(&path)
-                .is_ok_and(|meta| meta.mode() == *mode && meta.size() == *size);
+            let alike =
+                fs::metadata(&path).is_ok_and(|meta| meta.mode() == *mode && meta.size() == *size);
             alike && hash_of(&path).is_ok_and(|own| own == *hash)
         }
     }
@@ -97,7 +99,13 @@ const MAX_HASHES: usize = 4096;
 pub fn hash_of(path: &Path) -> io::Result<[u8; 32]> {
     let mut file = File::open(path)?;
     let meta = file.metadata()?;
-    let version = (meta.dev(), meta.ino(), meta.size(), meta.ctime(), meta.ctime_nsec());
+    let version = (
+        meta.dev(),
+        meta.ino(),
+        meta.size(),
+        meta.ctime(),
+        meta.ctime_nsec(),
+    );
     let known = || HASHES.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(hash) = known().as_ref().and_then(|known| known.get(&version)) {
         return Ok(*hash);

@@ -296,3 +296,24 @@ pub enum Answer {
     /// It could not be done; the job has ended.
     Failed(Problem),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_no_path() {
+        let name = Name::new().unwrap();
+        assert_eq!(Name::try_from(name.to_string()), Ok(name));
+        for text in [
+            "",
+            "..",
+            "0123456789abcde",
+            "0123456789abcde/",
+            "0123456789ABCDEF",
+            "0123456789abcdef0",
+        ] {
+            assert!(Name::try_from(text.to_string()).is_err(), "{text}");
+        }
+    }
+}

@@ -4,7 +4,8 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::File,
+    fs::{self, File},
+    path::PathBuf,
     sync::{
         mpsc::{Receiver, Sender},
         Mutex, MutexGuard, PoisonError,
@@ -12,11 +13,12 @@ use std::{
     time::Instant,
 };
 
+use serde::{Deserialize, Serialize};
 use vremote_channel::{Channel, JobId, Stopper};
 
 use crate::{
     cgroup::Cgroup,
-    control,
+    control::{self, HeldFile},
     problem::Problem,
     protocol::{Name, Whereabouts},
 };
@@ -46,8 +48,19 @@ struct Record {
     state: State,
     since: Instant,
     /// Open, so that they are shared.
-    files: Vec<File>,
+    files: Vec<(HeldFile, File)>,
 }
+
+/// A tree that has left, in a file, for a daemon that starts anew.
+#[derive(Serialize, Deserialize)]
+struct Away {
+    title: String,
+    to: String,
+    files: Vec<HeldFile>,
+}
+
+/// Where those files are: not for longer than this node runs.
+const AWAY: &str = "/run/vremote/away";
 
 /// A job that waits for a stream of pages.
 #[derive(Debug)]
@@ -66,6 +79,24 @@ pub(crate) struct Registry {
 /// A panic in another thread leaves both maps whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn path_of(name: &Name) -> PathBuf {
+    PathBuf::from(AWAY).join(name.as_str())
+}
+
+/// Notes a tree that has left.
+fn save(name: &Name, record: &Record) -> std::io::Result<()> {
+    let State::Moved { to } = &record.state else {
+        return Ok(());
+    };
+    let away = Away {
+        title: record.title.clone(),
+        to: to.clone(),
+        files: record.files.iter().map(|(file, _)| file.clone()).collect(),
+    };
+    fs::create_dir_all(AWAY)?;
+    fs::write(path_of(name), serde_json::to_vec(&away)?)
 }
 
 impl Registry {
@@ -139,13 +170,14 @@ impl Registry {
                 };
                 record.since = Instant::now();
                 record.files.clear();
+                let _ = fs::remove_file(path_of(name));
             }
         }
     }
 
     /// It is about to leave. Gives what is known of it, for [`Registry::stayed`].
     pub(crate) fn leave(&self, name: &Name, title: &str) -> Result<Option<(String, i32)>, Problem> {
-        let mut trees = lock(&self.trees);
+        let trees = lock(&self.trees);
         let before = match trees.get(name).map(|record| &record.state) {
             None => None,
             Some(State::Here { from, pid }) => Some((from.clone(), *pid)),
@@ -156,15 +188,8 @@ impl Registry {
                 ))
             }
         };
-        trees.insert(
-            name.clone(),
-            Record {
-                title: title.into(),
-                state: State::Leaving,
-                since: Instant::now(),
-                files: Vec::new(),
-            },
-        );
+        drop(trees);
+        self.put(name, title, State::Leaving, Vec::new());
         Ok(before)
     }
 
@@ -183,7 +208,7 @@ impl Registry {
     }
 
     /// Shares files for it.
-    pub(crate) fn hold(&self, name: &Name, files: Vec<File>) {
+    pub(crate) fn hold(&self, name: &Name, files: Vec<(HeldFile, File)>) {
         if let Some(record) = lock(&self.trees).get_mut(name) {
             record.files.extend(files);
         }
@@ -194,12 +219,60 @@ impl Registry {
         if let Some(record) = lock(&self.trees).get_mut(name) {
             record.state = State::Moved { to: node.into() };
             record.since = Instant::now();
+            if let Err(error) = save(name, record) {
+                eprintln!("vremoted: {}: {error}", path_of(name).display());
+            }
         }
+    }
+
+    /// A tree that is here already, as the daemon starts.
+    pub(crate) fn found(&self, name: &Name, title: &str, from: &str, pid: i32) {
+        let state = State::Here {
+            from: from.into(),
+            pid,
+        };
+        self.put(name, title, state, Vec::new());
+    }
+
+    /// Trees that had left before the daemon started; `hold` opens their files.
+    pub(crate) fn load(&self, hold: impl Fn(&HeldFile) -> std::io::Result<File>) {
+        for entry in fs::read_dir(AWAY).into_iter().flatten().flatten() {
+            let name = Name::try_from(entry.file_name().to_string_lossy().into_owned());
+            let away = fs::read(entry.path())
+                .ok()
+                .and_then(|bytes| serde_json::from_slice::<Away>(&bytes).ok());
+            let (Ok(name), Some(away)) = (name, away) else {
+                continue;
+            };
+            let files = away.files.into_iter().filter_map(|file| match hold(&file) {
+                Ok(open) => Some((file, open)),
+                Err(error) => {
+                    eprintln!(
+                        "vremoted: job {name}: {}: {error}",
+                        String::from_utf8_lossy(&file.path)
+                    );
+                    None
+                }
+            });
+            let files = files.collect();
+            self.put(&name, &away.title, State::Moved { to: away.to }, files);
+        }
+    }
+
+    fn put(&self, name: &Name, title: &str, state: State, files: Vec<(HeldFile, File)>) {
+        let record = Record {
+            title: title.into(),
+            state,
+            since: Instant::now(),
+            files,
+        };
+        lock(&self.trees).insert(name.clone(), record);
     }
 
     /// It is no more.
     pub(crate) fn forget(&self, name: &Name) {
         lock(&self.trees).remove(name);
+        let _ = fs::remove_file(path_of(name));
     }
 
     /// Where it is.

@@ -50,7 +50,12 @@ pub enum AtEnd {
 
 impl Relay {
     /// Starts it. It ends when both directions have, or when one fails.
-    pub fn start(channel: Channel, socket: UnixStream, count: &Count, at_end: AtEnd) -> io::Result<Relay> {
+    pub fn start(
+        channel: Channel,
+        socket: UnixStream,
+        count: &Count,
+        at_end: AtEnd,
+    ) -> io::Result<Relay> {
         let Channel {
             mut reader,
             mut writer,
@@ -61,17 +66,30 @@ impl Relay {
         writer.set_limit(None).map_err(io::Error::other)?;
         let (mut from, mut to) = (socket.try_clone()?, socket.try_clone()?);
         let (counted, count) = (count.clone(), count.clone());
-        let inward = thread::Builder::new().name("pages in".into()).spawn(move || {
-            let done = copy(&mut reader, &mut to, &counted);
-            if at_end == AtEnd::Tell {
-                // After an error nothing works any more.
-                let how = if done.is_ok() { Shutdown::Write } else { Shutdown::Both };
-                let _ = to.shutdown(how);
+        let inward = thread::Builder::new()
+            .name("pages in".into())
+            .spawn(move || {
+                let done = copy(&mut reader, &mut to, &counted);
+                if at_end == AtEnd::Tell {
+                    // After an error nothing works any more.
+                    let how = if done.is_ok() {
+                        Shutdown::Write
+                    } else {
+                        Shutdown::Both
+                    };
+                    let _ = to.shutdown(how);
+                }
+                done
+            })?;
+        let outward = thread::Builder::new()
+            .name("pages out".into())
+            .spawn(move || {
+                let done = copy(&mut from, &mut writer, &count);
+            if done.is_err() && at_end == AtEnd::Tell {
+                // Nobody reads any more: CRIU must not wait for that.
+                let _ = from.shutdown(Shutdown::Both);
             }
-            done
-        })?;
-        let outward = thread::Builder::new().name("pages out".into()).spawn(move || {
-            copy(&mut from, &mut writer, &count)?;
+            done?;
             writer.finish().map_err(io::Error::other)
         })?;
         Ok(Relay {

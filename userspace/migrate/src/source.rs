@@ -10,7 +10,8 @@ use std::{
     collections::HashMap,
     fs,
     net::Ipv4Addr,
-    path::Path,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -179,6 +180,7 @@ pub struct Move {
     known: Known,
     peers: Vec<String>,
     exports: Vec<Vec<u8>>,
+    mounts: Vec<(Vec<u8>, Vec<u8>)>,
     blockers: Vec<Problem>,
     begun: Instant,
 }
@@ -197,17 +199,52 @@ enum Failed {
     After(Problem),
 }
 
+/// Where the images of a tree that leaves are put, all but its memory. Removed with this; by the daemon, if this program is killed.
+struct Images(PathBuf);
+
+impl Images {
+    fn make(name: &Name) -> Result<Images, Problem> {
+        let path = leaving(name);
+        let _ = fs::remove_dir_all(&path);
+        let made = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path);
+        made.map_err(|error| Problem::plain(format!("{}: {error}", path.display())))?;
+        Ok(Images(path))
+    }
+}
+
+impl Drop for Images {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The directory for a tree that leaves.
+pub(crate) fn leaving(name: &Name) -> PathBuf {
+    Path::new("/run/vremote/leaving").join(name.as_str())
+}
+
 impl Move {
     /// Looks at the tree and at the target. Errors: what keeps from even looking. What is in the way of the move is in the report.
     pub fn prepare(order: &Order) -> Result<Move, Problem> {
         let begun = Instant::now();
         if !rustix::process::geteuid().is_root() {
-            return Err(Problem::new("only root can move processes", "run it as root"));
+            return Err(Problem::new(
+                "only root can move processes",
+                "run it as root",
+            ));
         }
         let node = Node::this();
         let tree = Tree::look(order.pid)?;
         let peer = node.peer_at(order.address)?;
-        let name = match Cgroup::tree_of(order.pid) {
+        // A tree that has come here keeps its name, unless only a part of it moves on.
+        let is_whole = |name: &Name| {
+            let all = Cgroup::of(name).processes();
+            all.iter().all(|pid| tree.processes.contains(pid))
+        };
+        let name = match Cgroup::tree_of(order.pid).filter(is_whole) {
             Some(name) => name,
             None => Name::new()?,
         };
@@ -250,6 +287,7 @@ impl Move {
             known: Known::new(),
             peers: Vec::new(),
             exports: files::exports(),
+            mounts: files::mounts(),
             begun,
         };
         it.preflight()?;
@@ -327,7 +365,10 @@ impl Move {
         let name = self.peer.name.clone();
         let mut block = |what: String, fix: &str| self.blockers.push(Problem::new(what, fix));
         if here.machine != there.machine {
-            block(format!("{name} is {}, this node is {}", there.machine, here.machine), "move to a node of the same kind");
+            block(
+                format!("{name} is {}, this node is {}", there.machine, here.machine),
+                "move to a node of the same kind",
+            );
         }
         for (node, facts) in [("this node", here), (&name, there)] {
             match &facts.criu {
@@ -346,7 +387,10 @@ impl Move {
                 Ok(_) => {}
             }
             if !facts.mounted {
-                block(format!("{node}: the file system of all nodes is not mounted"), "mount -t vremote vremote /vremote");
+                block(
+                    format!("{node}: the file system of all nodes is not mounted"),
+                    "mount -t vremote vremote /vremote",
+                );
             }
         }
         // A child has all numbers for itself.
@@ -358,13 +402,30 @@ impl Move {
         }
         // Images and memory at once, for a moment.
         if self.tree.resident > there.room {
-            block(format!("{name}: {} MiB are free for images, {} MiB are needed", there.room >> 20, self.tree.resident >> 20), "make room in /var/lib/vremote");
+            block(
+                format!(
+                    "{name}: {} MiB are free for images, {} MiB are needed",
+                    there.room >> 20,
+                    self.tree.resident >> 20
+                ),
+                "make room in /var/lib/vremote",
+            );
         }
         if self.tree.resident > there.memory {
-            block(format!("{name}: {} MiB of memory are free, {} MiB are needed", there.memory >> 20, self.tree.resident >> 20), "end something there");
+            block(
+                format!(
+                    "{name}: {} MiB of memory are free, {} MiB are needed",
+                    there.memory >> 20,
+                    self.tree.resident >> 20
+                ),
+                "end something there",
+            );
         }
         if !there.peers.iter().any(|peer| peer == self.node.name()) {
-            block(format!("{name} does not know this node as {}", self.node.name()), "vremote peer add, there, with the name that uname -n gives here");
+            block(
+                format!("{name} does not know this node as {}", self.node.name()),
+                "vremote peer add, there, with the name that uname -n gives here",
+            );
         }
     }
 
@@ -375,6 +436,7 @@ impl Move {
             target: &self.peer.name,
             peers: &self.peers,
             exports: &self.exports,
+            mounts: &self.mounts,
         };
         let mut questions = Vec::new();
         let mut asked = Vec::new();
@@ -401,13 +463,17 @@ impl Move {
         for ((path, seen, otherwise), is_so) in asked.into_iter().zip(answers) {
             match otherwise {
                 _ if is_so => {
-                    self.known.insert(path.clone(), files::found(path, seen));
+                    self.known
+                        .insert(path.clone(), files::found(path, seen, &ends));
                 }
                 Else::Hold => hold.push((path, seen)),
                 Else::Blocked(problem) => self.blockers.push(problem),
             }
         }
-        let files = hold.iter().map(|(path, seen)| files::to_hold(path, seen)).collect();
+        let files = hold
+            .iter()
+            .map(|(path, seen)| files::to_hold(path, seen))
+            .collect();
         let replies = match self.daemon.ask(&Command::Hold(files))? {
             Reply::Held(replies) if replies.len() == hold.len() => replies,
             _ => return Err(out_of_order()),
@@ -423,21 +489,27 @@ impl Move {
         Ok(())
     }
 
+    /// Leaves it at that.
+    pub fn abandon(self) {
+        // If the target does not hear it, the connection ends all the same.
+        let _ = self.writer.finish();
+    }
+
     /// Moves it. On any error the tree goes on here.
     pub fn run(mut self, watch: &mut Watch<'_>) -> Result<Outcome, Problem> {
         if let Some(blocker) = self.blockers.first() {
             return Err(blocker.clone());
         }
-        let images = tempfile::Builder::new().prefix("vremote-").tempdir_in("/run")?;
+        let images = Images::make(&self.name)?;
         let count = Count::default();
         let mut rounds = 0;
         if self.mode == Mode::Precopy {
-            rounds = self.copy_rounds(images.path(), &count, watch)?;
+            rounds = self.copy_rounds(&images.0, &count, watch)?;
         }
         watch(Event::Phase("freeze and dump"));
         let (pid, downtime) = match self.mode {
-            Mode::Lazy => self.leave_memory(images.path(), &count, watch)?,
-            Mode::Stop | Mode::Precopy => self.last_round(images.path(), rounds, &count, watch)?,
+            Mode::Lazy => self.leave_memory(&images.0, &count, watch)?,
+            Mode::Stop | Mode::Precopy => self.last_round(&images.0, rounds, &count, watch)?,
         };
         Ok(Outcome {
             node: self.peer.name.clone(),
@@ -452,7 +524,12 @@ impl Move {
     }
 
     /// Copies memory while the tree runs, until it is not worth while any more.
-    fn copy_rounds(&mut self, images: &Path, count: &Count, watch: &mut Watch<'_>) -> Result<u32, Problem> {
+    fn copy_rounds(
+        &mut self,
+        images: &Path,
+        count: &Count,
+        watch: &mut Watch<'_>,
+    ) -> Result<u32, Problem> {
         watch(Event::Phase("copy while it runs"));
         let mut before = None;
         let mut round = 0;
@@ -470,7 +547,8 @@ impl Move {
             watch(Event::Round {
                 number: round,
                 pages,
-                still: Duration::try_from_secs_f64((pages * PAGE) as f64 / rate).unwrap_or_default(),
+                still: Duration::try_from_secs_f64((pages * PAGE) as f64 / rate)
+                    .unwrap_or_default(),
             });
             watch(Event::Bytes(count.get()));
             let grows = before.is_some_and(|before| pages * 100 > before * (100 + MAX_GROWTH));
@@ -499,7 +577,10 @@ impl Move {
     }
 
     /// Opens a stream of pages; gives CRIU's end.
-    fn open_stream(&mut self, count: &Count) -> Result<(std::os::unix::net::UnixStream, Relay), Problem> {
+    fn open_stream(
+        &mut self,
+        count: &Count,
+    ) -> Result<(std::os::unix::net::UnixStream, Relay), Problem> {
         let lazy = self.mode == Mode::Lazy;
         self.done(&Request::Receive { lazy })?;
         let mut channel = connect(&self.node, &self.peer)?;
@@ -685,7 +766,8 @@ impl Move {
         // From here on it does not run again before the target's fate is known, even if this program is killed: CRIU would let it go
         // on, but it stops at once, until the daemon has found out.
         self.tree.processes = descendants(self.order.pid)?;
-        self.daemon.ask(&Command::Committing(self.tree.processes.clone()))?;
+        self.daemon
+            .ask(&Command::Committing(self.tree.processes.clone()))?;
         self.signal(Signal::STOP);
         Ok(())
     }
@@ -699,7 +781,12 @@ impl Move {
     }
 
     fn signal(&self, signal: Signal) {
-        for pid in self.tree.processes.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+        for pid in self
+            .tree
+            .processes
+            .iter()
+            .filter_map(|pid| Pid::from_raw(*pid))
+        {
             let _ = kill_process(pid, signal);
         }
     }
@@ -780,7 +867,10 @@ impl Move {
         }
         found.retain(|file| !nameless.contains(&file.id));
         // What it has opened since the preflight.
-        if found.iter().any(|file| !self.known.contains_key(&file.path)) {
+        if found
+            .iter()
+            .any(|file| !self.known.contains_key(&file.path))
+        {
             let now = Tree::look(self.order.pid)?;
             let new: Vec<_> = now
                 .files

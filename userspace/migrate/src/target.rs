@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
 use vremote_channel::{Channel, JobId, Node, Reader, Writer};
 
 use crate::{
@@ -23,6 +24,7 @@ use crate::{
     protocol::{Answer, Name, Opening, Request, Whereabouts, PIECE, VERSION},
     registry::Registry,
     relay::{AtEnd, Count, Relay},
+    tree,
 };
 
 /// Where images are put while a tree arrives.
@@ -74,6 +76,7 @@ struct Arrival<'a> {
     /// Who to ask what has become of the source's tree.
     peer: String,
     boot: String,
+    title: String,
     /// It stays.
     arrived: bool,
 }
@@ -111,7 +114,11 @@ pub(crate) fn receive(
     } = channel;
     if version != VERSION {
         let problem = Problem::new(
-            format!("{} speaks version {version} of the protocol, {} version {VERSION}", peer.name, place.node.name()),
+            format!(
+                "{} speaks version {version} of the protocol, {} version {VERSION}",
+                peer.name,
+                place.node.name()
+            ),
             "install the same release on both",
         );
         writer.send(&Answer::Failed(problem.clone()))?;
@@ -160,6 +167,7 @@ fn prepare<'a>(
         stream: None,
         peer: peer.into(),
         boot,
+        title: title.into(),
         name,
         arrived: false,
     };
@@ -225,7 +233,10 @@ impl Arrival<'_> {
 
     fn start_stream(&mut self, lazy: bool) -> Result<(), Problem> {
         let channel = self.pages.recv_timeout(PAGES_LIMIT).map_err(|_| {
-            Problem::plain(format!("no stream of pages came within {} s", PAGES_LIMIT.as_secs()))
+            Problem::plain(format!(
+                "no stream of pages came within {} s",
+                PAGES_LIMIT.as_secs()
+            ))
         })?;
         if lazy {
             self.stream = Some(Stream::Lazy(channel));
@@ -266,10 +277,12 @@ impl Arrival<'_> {
             _ => None,
         };
         reader.set_limit(Some(COMMIT_LIMIT))?;
+        let is_lazy = lazy.is_some();
         let mut decide = || {
             writer.send(&Answer::Prepared)?;
             match reader.receive()? {
-                Some(Request::Commit) => Ok(()),
+                Some(Request::Commit) if is_lazy => Ok(()),
+                Some(Request::Commit) => self.note_commit(),
                 Some(_) => Err(out_of_order()),
                 None => Err(Problem::plain("the source has given up")),
             }
@@ -291,6 +304,7 @@ impl Arrival<'_> {
             writer.send(&running)?;
             // Until this is over the source has the memory, and cannot be gone. Without it the tree must not run on.
             lazy.finish(&self.cgroup)?;
+            self.note_commit()?;
             running = Answer::Complete;
         }
         self.place.registry.runs(&self.name);
@@ -302,6 +316,19 @@ impl Arrival<'_> {
         Ok(())
     }
 
+    /// From here on a daemon that starts anew does not kill the tree.
+    fn note_commit(&self) -> Result<(), Problem> {
+        let committed = Committed {
+            peer: self.peer.clone(),
+            boot: self.boot.clone(),
+            title: self.title.clone(),
+        };
+        let bytes =
+            serde_json::to_vec(&committed).map_err(|error| Problem::plain(error.to_string()))?;
+        fs::write(self.directory.join(COMMITTED), bytes)?;
+        Ok(())
+    }
+
     /// Finds out that the source's tree is no more.
     fn confirm(
         &self,
@@ -309,7 +336,6 @@ impl Arrival<'_> {
         writer: &mut Writer,
         news: &Answer,
     ) -> Result<(), Problem> {
-        let running = Instant::now();
         let said = writer.send(news).and_then(|()| {
             reader.set_limit(Some(LEASE))?;
             reader.receive()
@@ -317,34 +343,8 @@ impl Arrival<'_> {
         if let Ok(Some(Request::Gone)) = said {
             return Ok(());
         }
-        // The connection has failed in the moment between. The source lets its tree run again no sooner than after the lease.
-        thread::sleep(Duration::from_millis(200));
-        loop {
-            match self.ask() {
-                Ok(Whereabouts::Moved(to)) if to == self.place.node.name() => break,
-                Ok(Whereabouts::Here | Whereabouts::Gone | Whereabouts::Moved(_)) => {
-                    return Err(Problem::plain(format!("{} has taken it back", self.peer)))
-                }
-                Ok(Whereabouts::Moving) | Err(_) => {}
-            }
-            if running.elapsed() > LEASE {
-                self.cgroup.freeze(true)?;
-            }
-            thread::sleep(ASK_PAUSE);
-        }
-        self.cgroup.freeze(false)?;
-        Ok(())
-    }
-
-    /// Asks the source where the tree is.
-    fn ask(&self) -> Result<Whereabouts, Problem> {
-        let (at, boot) = ask(&self.place.node, &self.peer, &self.name)?;
-        // What ran on the source before it started anew runs no more: the tree here is the only one.
-        if boot == self.boot {
-            Ok(at)
-        } else {
-            Ok(Whereabouts::Moved(self.place.node.name().into()))
-        }
+        // The connection has failed in the moment between.
+        settle(self.place, &self.name, &self.peer, &self.boot)
     }
 }
 
@@ -389,7 +389,9 @@ impl Lazy {
             if self.relay.as_ref().is_some_and(Relay::is_over) {
                 let since = *over.get_or_insert_with(Instant::now);
                 if since.elapsed() > LAZY_END {
-                    return Err(Problem::plain("the source is gone before all memory was here"));
+                    return Err(Problem::plain(
+                        "the source is gone before all memory was here",
+                    ));
                 }
             }
             thread::sleep(LAZY_PAUSE);
@@ -401,7 +403,9 @@ impl Lazy {
 /// Asks a node where a tree is; also gives its boot id.
 pub(crate) fn ask(node: &Node, peer: &str, name: &Name) -> Result<(Whereabouts, String), Problem> {
     let mut channel = Channel::connect(node, &node.peer(peer)?)?;
-    channel.writer.send(&Opening::Where { name: name.clone() })?;
+    channel
+        .writer
+        .send(&Opening::Where { name: name.clone() })?;
     match channel.reader.receive()? {
         Some(Answer::Where { at, boot }) => Ok((at, boot)),
         Some(Answer::Failed(problem)) => Err(problem),
@@ -429,17 +433,118 @@ fn check_image(name: &str, bytes: usize) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Removes what a daemon that was killed has left.
-pub(crate) fn clean(images: &Path) {
-    for entry in fs::read_dir(images).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if let Ok(name) = Name::try_from(name) {
-            let _ = fs::remove_dir_all(entry.path());
-            let group = Cgroup::of(&name);
-            if let Err(problem) = group.kill() {
-                eprintln!("vremoted: job {name}: {problem}");
-            }
-            group.remove();
+/// Notes on a tree that may run, in a file among its images, for a daemon that starts anew before its source is known to be gone.
+#[derive(Serialize, Deserialize)]
+struct Committed {
+    peer: String,
+    boot: String,
+    title: String,
+}
+
+/// The name of that file.
+const COMMITTED: &str = "committed";
+
+/// When the daemon starts: finds the trees that are here, and removes those that had not fully arrived.
+pub(crate) fn recover(place: &Arc<Place>) {
+    let mut unsettled = Vec::new();
+    for entry in fs::read_dir(&place.images).into_iter().flatten().flatten() {
+        let Ok(name) = Name::try_from(entry.file_name().to_string_lossy().into_owned()) else {
+            continue;
+        };
+        let group = Cgroup::of(&name);
+        let committed = fs::read(entry.path().join(COMMITTED))
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<Committed>(&bytes).ok());
+        if let (Some(committed), Some(_)) = (committed, group.first()) {
+            unsettled.push((name, committed, entry.path()));
+            continue;
         }
+        if let Err(problem) = group.kill() {
+            eprintln!("vremoted: job {name}: {problem}");
+        }
+        group.remove();
+        let _ = fs::remove_dir_all(entry.path());
+    }
+    for name in Cgroup::all() {
+        match Cgroup::of(&name).first() {
+            Some(pid) => {
+                let title = procfs::process::Process::new(pid).map(|process| tree::title(&process));
+                place
+                    .registry
+                    .found(&name, &title.unwrap_or_default(), "", pid);
+            }
+            None => Cgroup::of(&name).remove(),
+        }
+    }
+    for (name, committed, directory) in unsettled {
+        let place = place.clone();
+        let settle = move || {
+            let Committed { peer, boot, .. } = committed;
+            if let Err(problem) = settle(&place, &name, &peer, &boot) {
+                eprintln!("vremoted: job {name}: {problem}");
+                let _ = Cgroup::of(&name).kill();
+                place.registry.forget(&name);
+                Cgroup::of(&name).remove();
+            }
+            let _ = fs::remove_dir_all(directory);
+        };
+        // Without a thread the tree stays, and so do its images.
+        let _ = thread::Builder::new().name("settle".into()).spawn(settle);
+    }
+}
+
+/// Asks the source what has become of its tree, until it is known that it is gone; an error if it has taken the tree back. The tree here
+/// stops after its lease. The source lets its own run again no sooner than after that.
+fn settle(place: &Place, name: &Name, peer: &str, boot: &str) -> Result<(), Problem> {
+    let since = Instant::now();
+    let cgroup = Cgroup::of(name);
+    loop {
+        match ask(&place.node, peer, name) {
+            // What ran on the source before it started anew runs no more: the tree here is the only one.
+            Ok((_, now)) if now != boot => break,
+            Ok((Whereabouts::Moved(to), _)) if to == place.node.name() => break,
+            Ok((Whereabouts::Here | Whereabouts::Gone | Whereabouts::Moved(_), _)) => {
+                return Err(Problem::plain(format!("{peer} has taken it back")))
+            }
+            Ok((Whereabouts::Moving, _)) | Err(_) => {}
+        }
+        if since.elapsed() > LEASE {
+            cgroup.freeze(true)?;
+        }
+        thread::sleep(ASK_PAUSE);
+    }
+    cgroup.freeze(false)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_images_are_stored() {
+        for name in [
+            "files.img",
+            "core-4711.img",
+            "tty-info.img",
+            "pages-1.img",
+            "netns-ct-9.img",
+        ] {
+            assert_eq!(check_image(name, PIECE), Ok(()));
+        }
+        for name in [
+            "",
+            ".img",
+            "../x.img",
+            "a/b.img",
+            "committed",
+            "parent",
+            "x.img\0",
+            "x.conf",
+        ] {
+            assert!(check_image(name, 1).is_err(), "{name}");
+        }
+        assert!(check_image("files.img", PIECE + 1).is_err());
+        assert!(check_image(&format!("{}.img", "x".repeat(MAX_IMAGE_NAME)), 1).is_err());
     }
 }

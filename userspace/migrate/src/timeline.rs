@@ -57,7 +57,13 @@ impl Timeline {
     /// The picture.
     pub fn draw(&self, title: &str) -> String {
         let end = self.end.max(1e-6);
-        let most = self.bytes.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0).max(1);
+        let most = self
+            .bytes
+            .iter()
+            .map(|(_, bytes)| *bytes)
+            .max()
+            .unwrap_or(0)
+            .max(1);
         let x = |seconds: f64| LEFT + (WIDTH - LEFT - RIGHT) * seconds / end;
         let y = |bytes: u64| TOP + CURVE * (1.0 - bytes as f64 / most as f64);
         let mut out = format!(
@@ -85,8 +91,14 @@ impl Timeline {
                 until - begin
             );
         }
-        let points = self.bytes.iter().copied().chain([(end, self.bytes.last().map_or(0, |last| last.1))]);
-        let points: Vec<_> = points.map(|(at, bytes)| format!("{:.1},{:.1}", x(at), y(bytes))).collect();
+        let points = self
+            .bytes
+            .iter()
+            .copied()
+            .chain([(end, self.bytes.last().map_or(0, |last| last.1))]);
+        let points: Vec<_> = points
+            .map(|(at, bytes)| format!("{:.1},{:.1}", x(at), y(bytes)))
+            .collect();
         let _ = write!(
             out,
             "<polyline fill=\"none\" stroke=\"#333\" stroke-width=\"1.5\" points=\"{}\"/>\n\
@@ -105,7 +117,9 @@ impl Timeline {
 
 /// Text for XML.
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 #[cfg(test)]

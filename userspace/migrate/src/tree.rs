@@ -77,6 +77,8 @@ pub struct Tree {
     pub resident: u64,
     /// What keeps it from being moved.
     pub blockers: Vec<Problem>,
+    /// Sockets by inode, and where they are open.
+    sockets: BTreeMap<u64, String>,
 }
 
 /// Parents and children of all processes, now.
@@ -135,6 +137,7 @@ impl Tree {
             shell_job: false,
             resident: 0,
             blockers: Vec::new(),
+            sockets: BTreeMap::new(),
         };
         let mut ends = Ends::default();
         for pid in tree.processes.clone() {
@@ -163,7 +166,11 @@ impl Tree {
         }
         self.compare_namespaces(pid);
         for link in ["cwd", "root", "exe"] {
-            self.add(Path::new(&format!("/proc/{pid}/{link}")), link == "exe", false)?;
+            self.add(
+                Path::new(&format!("/proc/{pid}/{link}")),
+                link == "exe",
+                false,
+            )?;
         }
         for map in process.maps()? {
             if matches!(map.pathname, MMapPath::Path(_)) {
@@ -180,16 +187,32 @@ impl Tree {
         Ok(())
     }
 
-    fn look_at_descriptor(&mut self, pid: i32, link: &Path, ends: &mut Ends) -> Result<(), Problem> {
+    fn look_at_descriptor(
+        &mut self,
+        pid: i32,
+        link: &Path,
+        ends: &mut Ends,
+    ) -> Result<(), Problem> {
         // Closed since.
         let Ok(target) = fs::read_link(link) else {
             return Ok(());
         };
-        let fd = link.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let fd = link
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let at = format!("process {pid}, descriptor {fd}");
         let text = target.to_string_lossy();
         if let Some(kind) = text.strip_prefix("anon_inode:") {
-            let known = ["[eventfd]", "[eventpoll]", "[signalfd]", "[timerfd]", "inotify", "[pidfd]"];
+            let known = [
+                "[eventfd]",
+                "[eventpoll]",
+                "[signalfd]",
+                "[timerfd]",
+                "inotify",
+                "[pidfd]",
+            ];
             if !known.contains(&kind) {
                 self.block(
                     format!("{at}: {kind} cannot be moved"),
@@ -200,7 +223,7 @@ impl Tree {
             ends.pipes.insert(target.into_os_string().into_vec(), at);
         } else if let Some(inode) = text.strip_prefix("socket:[") {
             let inode = inode.trim_end_matches(']').parse().unwrap_or(0);
-            ends.sockets.insert(inode, at);
+            self.sockets.insert(inode, at);
         } else if text.starts_with('/') {
             let flags = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
             let flags = flags.lines().find_map(|line| line.strip_prefix("flags:"));
@@ -209,7 +232,8 @@ impl Tree {
             let written = flags.unwrap_or(0) & 3 != 0;
             let kind = fs::metadata(link).map(|meta| meta.file_type());
             if kind.is_ok_and(|kind| kind.is_char_device()) && text.starts_with("/dev/pts/") {
-                ends.terminals.insert(target.into_os_string().into_vec(), at);
+                ends.terminals
+                    .insert(target.into_os_string().into_vec(), at);
             } else {
                 self.add(link, false, written)?;
             }
@@ -222,7 +246,9 @@ impl Tree {
         // What is gone since does not matter.
         let (target, meta) = match (fs::read_link(link), fs::metadata(link)) {
             (Ok(target), Ok(meta)) => (target.into_os_string().into_vec(), meta),
-            (Err(error), _) | (_, Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            (Err(error), _) | (_, Err(error))
+                if error.kind() == io::ErrorKind::PermissionDenied =>
+            {
                 return Err(Problem::new(
                     format!("{}: {error}", link.display()),
                     "run it as root",
@@ -236,7 +262,10 @@ impl Tree {
             _ => target,
         };
         // Memory that looks like a file.
-        if path.starts_with(b"/memfd:") || path.starts_with(b"/SYSV") || path == b"/dev/zero" && nameless {
+        if path.starts_with(b"/memfd:")
+            || path.starts_with(b"/SYSV")
+            || path == b"/dev/zero" && nameless
+        {
             return Ok(());
         }
         let seen = self.files.entry(path).or_insert(Seen {
@@ -261,7 +290,9 @@ impl Tree {
             let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
             if of(&pid.to_string()) != of("self") {
                 self.block(
-                    format!("process {pid} has a {kind} namespace of its own: it is in a container"),
+                    format!(
+                        "process {pid} has a {kind} namespace of its own: it is in a container"
+                    ),
                     "containers cannot be moved yet; move programs that run outside of them",
                 );
             }
@@ -276,7 +307,10 @@ impl Tree {
             if own.contains(&process.pid) {
                 continue;
             }
-            for entry in fs::read_dir(format!("/proc/{}/fd", process.pid)).into_iter().flatten() {
+            for entry in fs::read_dir(format!("/proc/{}/fd", process.pid))
+                .into_iter()
+                .flatten()
+            {
                 let target = entry.and_then(|entry| fs::read_link(entry.path()));
                 if let Ok(target) = target {
                     let target = target.into_os_string().into_vec();
@@ -306,18 +340,13 @@ impl Tree {
 
     /// Descriptors that are sockets of TCP with another end.
     pub fn connections(&self) -> Result<Vec<String>, Problem> {
-        let mut inodes = HashMap::new();
-        for pid in &self.processes {
-            for fd in Process::new(*pid)?.fd()?.flatten() {
-                if let procfs::process::FDTarget::Socket(inode) = fd.target {
-                    inodes.insert(inode, format!("process {pid}, descriptor {}", fd.fd));
-                }
-            }
-        }
         let mut found = Vec::new();
-        for entry in procfs::net::tcp()?.into_iter().chain(procfs::net::tcp6().unwrap_or_default()) {
+        for entry in procfs::net::tcp()?
+            .into_iter()
+            .chain(procfs::net::tcp6().unwrap_or_default())
+        {
             if entry.state == procfs::net::TcpState::Established {
-                if let Some(at) = inodes.get(&entry.inode) {
+                if let Some(at) = self.sockets.get(&entry.inode) {
                     found.push(format!("{at}: a connection to {}", entry.remote_address));
                 }
             }
@@ -330,7 +359,6 @@ impl Tree {
 #[derive(Default)]
 struct Ends {
     pipes: BTreeMap<Vec<u8>, String>,
-    sockets: BTreeMap<u64, String>,
     terminals: BTreeMap<Vec<u8>, String>,
 }
 
@@ -338,7 +366,9 @@ struct Ends {
 fn refuse(process: &Process) -> Result<(), Problem> {
     let pid = process.pid;
     if pid == 1 {
-        return Err(Problem::plain("process 1 is what this node runs by; it stays here"));
+        return Err(Problem::plain(
+            "process 1 is what this node runs by; it stays here",
+        ));
     }
     let stat = process.stat()?;
     if stat.ppid == 2 || pid == 2 {
@@ -361,7 +391,10 @@ fn refuse(process: &Process) -> Result<(), Problem> {
                 "call vremote-migrate from somewhere else",
             ));
         }
-        above = Process::new(ancestor).and_then(|process| process.stat()).ok().map(|stat| stat.ppid);
+        above = Process::new(ancestor)
+            .and_then(|process| process.stat())
+            .ok()
+            .map(|stat| stat.ppid);
     }
     Ok(())
 }
@@ -370,7 +403,9 @@ fn refuse(process: &Process) -> Result<(), Problem> {
 pub fn owner(id: i32) -> Option<String> {
     // /proc/TID leads to every thread, although it is not listed.
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    let name = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')'));
+    let name = stat
+        .split_once('(')
+        .and_then(|(_, rest)| rest.rsplit_once(')'));
     Some(name.map_or_else(String::new, |(name, _)| name.to_string()))
 }
 

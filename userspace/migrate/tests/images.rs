@@ -10,12 +10,20 @@ use vremote_migrate::{
 };
 
 fn image(name: &str) -> Vec<u8> {
-    fs::read(format!("{}/tests/images/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    fs::read(format!(
+        "{}/tests/images/{name}",
+        env!("CARGO_MANIFEST_DIR")
+    ))
+    .unwrap()
 }
 
 fn id_of(path: &str, bytes: &[u8]) -> u32 {
     let files = files(Kind::Files, bytes).unwrap();
-    files.iter().find(|file| file.path == path.as_bytes()).unwrap().id
+    files
+        .iter()
+        .find(|file| file.path == path.as_bytes())
+        .unwrap()
+        .id
 }
 
 /// Where `what` is in `bytes`.
@@ -27,18 +35,37 @@ fn contains(bytes: &[u8], what: &[u8]) -> bool {
 fn nothing_changes_where_nothing_moves() {
     for name in ["files.img", "mm-173.img"] {
         let bytes = image(name);
-        assert_eq!(rewrite(Kind::of(name), &bytes, &Places::new()).unwrap(), bytes);
+        assert_eq!(
+            rewrite(Kind::of(name), &bytes, &Places::new()).unwrap(),
+            bytes
+        );
     }
 }
 
 #[test]
 fn files_are_found() {
     let found = files(Kind::Files, &image("files.img")).unwrap();
-    let paths: Vec<_> = found.iter().map(|file| String::from_utf8_lossy(&file.path)).collect();
-    for path in ["/srv/m/log", "/srv/m/data", "/srv/m/map", "/usr/bin/python3.13", "/dev/null", "/"] {
-        assert!(paths.iter().any(|found| found == path), "{path} in {paths:?}");
+    let paths: Vec<_> = found
+        .iter()
+        .map(|file| String::from_utf8_lossy(&file.path))
+        .collect();
+    for path in [
+        "/srv/m/log",
+        "/srv/m/data",
+        "/srv/m/map",
+        "/usr/bin/python3.13",
+        "/dev/null",
+        "/",
+    ] {
+        assert!(
+            paths.iter().any(|found| found == path),
+            "{path} in {paths:?}"
+        );
     }
-    let data = found.iter().find(|file| file.path == b"/srv/m/data").unwrap();
+    let data = found
+        .iter()
+        .find(|file| file.path == b"/srv/m/data")
+        .unwrap();
     assert_eq!(data.mode, 0o100_644);
 }
 
@@ -58,7 +85,10 @@ fn a_file_that_follows_is_remote() {
     // Home again: the very same, but for the size, which is not checked any more.
     let home = Places::from([(id, Place::Home(b"/srv/m/data".to_vec()))]);
     let back = rewrite(Kind::Files, &moved, &home).unwrap();
-    assert_eq!(files(Kind::Files, &back).unwrap(), files(Kind::Files, &bytes).unwrap());
+    assert_eq!(
+        files(Kind::Files, &back).unwrap(),
+        files(Kind::Files, &bytes).unwrap()
+    );
     assert_eq!(rewrite(Kind::Files, &bytes, &home).unwrap(), back);
     assert!(back.len() < bytes.len());
 }
@@ -92,7 +122,10 @@ fn old_images_and_unknown_fields() {
     let shared = old_image(2 | O_ORIGIN | O_REMOTE);
     assert_eq!(Kind::of("reg-files.img"), Kind::RegFiles);
     // What stays on a node loses both flags, also if it was shared by its own descriptor before.
-    assert_eq!(rewrite(Kind::RegFiles, &shared, &Places::new()).unwrap(), old_image(2));
+    assert_eq!(
+        rewrite(Kind::RegFiles, &shared, &Places::new()).unwrap(),
+        old_image(2)
+    );
     let places = Places::from([(7, Place::Remote(b"/y".to_vec()))]);
     let moved = rewrite(Kind::RegFiles, &shared, &places).unwrap();
     let expected = [old_image(2 | O_REMOTE)].map(|bytes| {
@@ -133,5 +166,8 @@ fn damage_is_an_error() {
         bytes[at] ^= 0xff;
         let _ = rewrite(Kind::Files, &bytes, &Places::new());
     }
-    assert_eq!(files(Kind::RegFiles, &bytes), Err(Malformed::Magic(0x5630_3138)));
+    assert_eq!(
+        files(Kind::RegFiles, &bytes),
+        Err(Malformed::Magic(0x5630_3138))
+    );
 }

@@ -154,6 +154,7 @@ fn attempt(arguments: &Arguments, order: &Order) -> Result<bool, Problem> {
         } else {
             print_report(&report, arguments.dry_run);
         }
+        prepared.abandon();
         return Ok(report.blockers.is_empty());
     }
     let progress = Progress::new(&report, arguments.json);
