@@ -49,7 +49,8 @@ int vremote_available(void);
  * getpid() says in the child. Both then run at the same time. Its open files and its program follow page by page.
  *
  * The child is the leader of a session of its own; its standard input, output and error are /dev/null if they were a terminal, a pipe or a
- * socket. Other pipes and sockets must not be open. It is no child for wait(): use vremote_wait().
+ * socket. Other pipes and sockets must not be open, and its working directory must be on the other node, too, or be shared. It is no child
+ * for wait(): use vremote_wait(). It cannot be moved on by vremote-migrate.
  *
  * Returns -1 and sets errno, and then there is no child:
  *
@@ -91,7 +92,7 @@ pid_t vremote_wait(pid_t child,
 
 /**
  * Like kill() for a child of vremote_fork(). Returns 0, or -1 and sets errno: ESRCH: no such child of this process, or it has ended.
- * EINVAL: no such signal. EHOSTUNREACH: its node cannot be reached. EHOSTDOWN: vremoted does not run on this node.
+ * EINVAL: no such signal, or one for real time. EHOSTUNREACH: its node cannot be reached. EHOSTDOWN: vremoted does not run on this node.
  */
 int vremote_kill(pid_t child,
                  int signal);

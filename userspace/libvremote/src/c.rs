@@ -31,7 +31,8 @@ pub extern "C" fn vremote_available() -> c_int {
 /// getpid() says in the child. Both then run at the same time. Its open files and its program follow page by page.
 ///
 /// The child is the leader of a session of its own; its standard input, output and error are /dev/null if they were a terminal, a pipe or a
-/// socket. Other pipes and sockets must not be open. It is no child for wait(): use vremote_wait().
+/// socket. Other pipes and sockets must not be open, and its working directory must be on the other node, too, or be shared. It is no child
+/// for wait(): use vremote_wait(). It cannot be moved on by vremote-migrate.
 ///
 /// Returns -1 and sets errno, and then there is no child:
 ///
@@ -94,7 +95,7 @@ pub unsafe extern "C" fn vremote_wait(child: pid_t, status: *mut c_int, options:
 }
 
 /// Like kill() for a child of vremote_fork(). Returns 0, or -1 and sets errno: ESRCH: no such child of this process, or it has ended.
-/// EINVAL: no such signal. EHOSTUNREACH: its node cannot be reached. EHOSTDOWN: vremoted does not run on this node.
+/// EINVAL: no such signal, or one for real time. EHOSTUNREACH: its node cannot be reached. EHOSTDOWN: vremoted does not run on this node.
 #[no_mangle]
 pub extern "C" fn vremote_kill(child: pid_t, signal: c_int) -> c_int {
     result(fork::kill(child, signal).map(|()| 0))

@@ -4,10 +4,10 @@
 //!
 //! A socket of Unix, [`SOCKET`], of type `SOCK_SEQPACKET`: one packet is one message, in the format of the crate `postcard`, at most
 //! [`MAX_PACKET`] bytes. The program connects, sends one [`Request`] and gets one [`Reply`]; then the connection ends. The
-//! daemon knows who asks by `SO_PEERCRED` and `SO_PEERPIDFD`, and believes nothing else:
+//! daemon knows who asks by `SO_PEERCRED` and the time at which that process was started, and believes nothing else:
 //!
 //! - [`Request::Fork`] comes with a descriptor (`SCM_RIGHTS`), a pidfd of the child. Its real, effective, saved and file system
-//!   user and group must be the asker's effective ones, unless that is root.
+//!   user and group must be the asker's effective ones, unless that is root (EPERM).
 //! - [`Request::Wait`] and [`Request::Kill`] are for the process that has made the child: to all others there is no such
 //!   child (`ECHILD`, `ESRCH`).
 //!
@@ -52,7 +52,7 @@ pub enum Request {
     Kill {
         /// The child.
         child: i32,
-        /// 0 (only asks whether it runs) to 64.
+        /// 0 (only asks whether it runs) to 31; signals for real time are not sent (`EINVAL`).
         signal: i32,
     },
 }
