@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The module's files in configfs and debugfs.
+//! The module's files in configfs and debugfs, and the keys of peers beside them.
 
 use std::{
     ffi::OsStr,
@@ -13,6 +13,7 @@ use std::{
 };
 
 use serde_json::Value;
+use vremote_channel::{key, node, Key};
 
 use crate::problem::Problem;
 
@@ -51,13 +52,15 @@ pub(crate) struct Export {
 /// Where everything is.
 pub(crate) struct Control {
     sys: PathBuf,
+    keys: PathBuf,
 }
 
 impl Control {
-    /// In `/sys`.
+    /// In `/sys` and `/etc/vremote/keys`.
     pub(crate) fn new() -> Control {
         Control {
             sys: PathBuf::from("/sys"),
+            keys: PathBuf::from(node::KEYS),
         }
     }
 
@@ -89,10 +92,27 @@ impl Control {
         }
     }
 
-    /// Makes a node a peer.
-    pub(crate) fn add_peer(&self, name: &str, address: &str) -> Result<(), Problem> {
+    /// Makes a node a peer, and takes a copy of its key. Without `key` the copy of before is left as it is.
+    pub(crate) fn add_peer(
+        &self,
+        name: &str,
+        address: &str,
+        key: Option<&Path>,
+    ) -> Result<(), Problem> {
         check_name(name)?;
         let address = resolve(address)?;
+        let key = key.map(Key::read).transpose()?;
+        let directory = self.configure_peer(name, &address)?;
+        if let Some(key) = key {
+            key.store(&self.keys, name).inspect_err(|_| {
+                let _ = fs::remove_dir(&directory);
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Tells the module of a peer. Its directory in configfs.
+    fn configure_peer(&self, name: &str, address: &str) -> Result<PathBuf, Problem> {
         let directory = self.directory("peers")?.join(name);
         fs::create_dir(&directory).map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => Problem::refused(
@@ -101,7 +121,8 @@ impl Control {
             ),
             _ => refusal(&format!("peer {name}"), &directory, error),
         })?;
-        fs::write(directory.join("address"), &address).map_err(|error| {
+        let written = fs::write(directory.join("address"), address);
+        written.map_err(|error| {
             let _ = fs::remove_dir(&directory);
             match error.raw_os_error() {
                 Some(EEXIST | ENOTUNIQ) => Problem::refused(
@@ -115,19 +136,23 @@ impl Control {
                 Some(ENOSPC) => Problem::plain("there are as many peers as the module can have"),
                 _ => refusal(&format!("peer {name}"), &directory, error),
             }
-        })
+        })?;
+        Ok(directory)
     }
 
-    /// Forgets a peer.
+    /// Forgets a peer and its key. A key without a peer is forgotten, too.
     pub(crate) fn del_peer(&self, name: &str) -> Result<(), Problem> {
         check_name(name)?;
+        // First of all, so that it is gone whatever the module says.
+        let had_key = key::remove(&self.keys, name)?;
         let directory = self.directory("peers")?.join(name);
-        fs::remove_dir(&directory).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => Problem::refused(
+        fs::remove_dir(&directory).or_else(|error| match error.kind() {
+            ErrorKind::NotFound if had_key => Ok(()),
+            ErrorKind::NotFound => Err(Problem::refused(
                 format!("there is no peer {name}"),
                 "vremote peer show lists the peers",
-            ),
-            _ => refusal(&format!("peer {name}"), &directory, error),
+            )),
+            _ => Err(refusal(&format!("peer {name}"), &directory, error)),
         })
     }
 
@@ -438,6 +463,7 @@ mod tests {
         fn control(&self) -> Control {
             Control {
                 sys: self.0.clone(),
+                keys: self.0.join("keys"),
             }
         }
     }
@@ -475,17 +501,55 @@ mod tests {
         let sys = Sys::new();
         sys.dir("kernel/config/vremote/peers");
         let control = sys.control();
-        control.add_peer("b", "10.0.0.2").unwrap();
-        control.add_peer("a", "10.0.0.3:99").unwrap();
+        control.add_peer("b", "10.0.0.2", None).unwrap();
+        control.add_peer("a", "10.0.0.3:99", None).unwrap();
         let peers = control.peers().unwrap();
         let shown: Vec<_> = peers
             .iter()
             .map(|peer| (peer.name.as_str(), peer.address.as_str()))
             .collect();
         assert_eq!(shown, [("a", "10.0.0.3:99"), ("b", "10.0.0.2")]);
-        assert!(control.add_peer("b", "10.0.0.4").is_err());
-        assert!(control.add_peer("x/y", "10.0.0.4").is_err());
+        assert!(control.add_peer("b", "10.0.0.4", None).is_err());
+        assert!(control.add_peer("x/y", "10.0.0.4", None).is_err());
         assert!(control.del_peer("none").is_err());
+    }
+
+    #[test]
+    fn keys_come_and_go_with_their_peers() {
+        let sys = Sys::new();
+        sys.dir("kernel/config/vremote/peers");
+        let control = sys.control();
+        let (file, stored) = (sys.0.join("psk"), sys.0.join("keys/b"));
+        assert!(control.add_peer("b", "10.0.0.2", Some(&file)).is_err());
+        assert!(
+            control.peers().unwrap().is_empty(),
+            "refused without the key"
+        );
+        Key::generate().create(&file).unwrap();
+        control.add_peer("b", "10.0.0.2", Some(&file)).unwrap();
+        let same = || fs::read(&stored).unwrap() == fs::read(&file).unwrap();
+        assert!(same());
+
+        let other = sys.0.join("other");
+        Key::generate().create(&other).unwrap();
+        assert!(control.add_peer("b", "10.0.0.2", Some(&other)).is_err());
+        assert!(same(), "a refusal changes nothing");
+
+        // The module has been loaded anew: it has no peers, but the key is there.
+        fs::remove_file(sys.0.join("kernel/config/vremote/peers/b/address")).unwrap();
+        fs::remove_dir(sys.0.join("kernel/config/vremote/peers/b")).unwrap();
+        control.add_peer("b", "10.0.0.2", None).unwrap();
+        assert!(same());
+
+        fs::remove_file(sys.0.join("kernel/config/vremote/peers/b/address")).unwrap();
+        control.del_peer("b").unwrap();
+        assert!(!stored.exists());
+        assert!(control.del_peer("b").is_err());
+
+        // Where a key cannot be put there is no peer.
+        fs::remove_dir(sys.0.join("keys")).unwrap();
+        sys.file("keys", "");
+        assert!(control.add_peer("c", "10.0.0.3", Some(&file)).is_err());
     }
 
     #[test]

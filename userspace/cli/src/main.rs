@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `vremote`: peers, exports and status of the kernel module of the same name.
+//! `vremote`: peers and their keys, exports and status of the kernel module of the same name.
 //!
-//! It only reads and writes the module's files in configfs (`/sys/kernel/config/vremote`) and debugfs
-//! (`/sys/kernel/debug/vremote`), and says what to do when they are not there.
+//! It reads and writes the module's files in configfs (`/sys/kernel/config/vremote`) and debugfs
+//! (`/sys/kernel/debug/vremote`), and the keys of peers (`/etc/vremote/keys`), and says what to do when they are not there.
 //!
 //! Exit status: 0 done; 1 refused or not found; 2 wrong usage; 3 the module cannot be reached (not loaded, a file system not
 //! mounted, not root).
 
 mod control;
+mod jobs;
 mod problem;
 mod status;
 
@@ -22,6 +23,7 @@ use clap::{Parser, Subcommand};
 
 use control::Control;
 use problem::Problem;
+use vremote_channel::Key;
 
 /// Peers, exports and status of VRemote, the coherent distributed page cache.
 #[derive(Parser)]
@@ -36,6 +38,11 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Make a key for a pair of nodes, in a new file
+    Keygen {
+        /// The file, which must not exist; it has to come to the other node by a safe way
+        file: PathBuf,
+    },
     /// Nodes that this one talks to
     #[command(subcommand)]
     Peer(Peer),
@@ -48,7 +55,16 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Remove all exports and peers, so that the module can be unloaded
+    /// Processes that have been moved here, or away from here
+    #[command(args_conflicts_with_subcommands = true)]
+    Jobs {
+        #[command(subcommand)]
+        command: Option<Jobs>,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove all exports and peers, so that the module can be unloaded; keys stay
     Clear,
 }
 
@@ -60,8 +76,11 @@ enum Peer {
         name: String,
         /// Its IPv4 address or host name, with :PORT if that is not the port of this node
         address: String,
+        /// File of the key that both nodes have, for migration; a copy is kept in /etc/vremote/keys. Without it the copy of before is
+        /// used; without that, the peer is one for files only
+        key: Option<PathBuf>,
     },
-    /// End the session with a peer and forget it
+    /// End the session with a peer, forget it and its key
     Del {
         /// Name of the peer
         name: String,
@@ -89,10 +108,22 @@ enum Export {
     Show,
 }
 
+#[derive(Subcommand)]
+enum Jobs {
+    /// End the processes of a job that is here, or refuse one that arrives
+    Stop {
+        /// Its name, as `vremote jobs` shows it
+        name: String,
+    },
+}
+
 fn run(command: &Command, out: &mut impl Write) -> Result<(), Problem> {
     let control = Control::new();
     match command {
-        Command::Peer(Peer::Add { name, address }) => control.add_peer(name, address)?,
+        Command::Keygen { file } => Key::generate().create(file)?,
+        Command::Peer(Peer::Add { name, address, key }) => {
+            control.add_peer(name, address, key.as_deref())?;
+        }
         Command::Peer(Peer::Del { name }) => control.del_peer(name)?,
         Command::Peer(Peer::Show) => {
             let peers = control.peers()?;
@@ -118,6 +149,17 @@ fn run(command: &Command, out: &mut impl Write) -> Result<(), Problem> {
         Command::Status { json: false } => {
             out.write_all(status::document(&control.status()?).as_bytes())?;
         }
+        Command::Jobs {
+            command: Some(Jobs::Stop { name }),
+            ..
+        } => jobs::stop(name)?,
+        Command::Jobs {
+            command: None,
+            json: true,
+        } => serde_json::to_writer_pretty(&mut *out, &jobs::list()?)
+            .map_err(io::Error::from)
+            .and_then(|()| writeln!(out))?,
+        Command::Jobs { .. } => out.write_all(status::jobs(&jobs::list()?).as_bytes())?,
         Command::Clear => control.clear()?,
     }
     out.flush()?;

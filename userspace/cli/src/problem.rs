@@ -32,6 +32,9 @@ pub(crate) enum Problem {
     /// The status document is not what this tool understands.
     #[error("the module's status cannot be read: {0}")]
     Document(String),
+    /// A key file does not do.
+    #[error("{0}")]
+    Key(#[from] vremote_channel::Error),
     /// Output failed.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -66,6 +69,7 @@ impl Problem {
             Problem::NotRoot(_) => Some("run it as root".into()),
             Problem::Refused { fix, .. } => fix.clone(),
             Problem::Document(_) => Some("use the module and the tool of the same release".into()),
+            Problem::Key(error) => error.fix(),
             Problem::Io(_) => None,
         }
     }
@@ -74,7 +78,7 @@ impl Problem {
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
             Problem::NotLoaded | Problem::NotMounted { .. } | Problem::NotRoot(_) => 3,
-            Problem::Refused { .. } | Problem::Document(_) | Problem::Io(_) => 1,
+            Problem::Refused { .. } | Problem::Document(_) | Problem::Key(_) | Problem::Io(_) => 1,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! The status document and the configuration as tables.
 
 use serde_json::Value;
+use vremote_migrate::control::Job;
 
 use crate::control::{Export, Peer};
 
@@ -138,6 +139,28 @@ pub(crate) fn exports(exports: &[Export]) -> String {
             .into(),
         ]);
     }
+    table(&rows)
+}
+
+/// Processes that have been moved.
+pub(crate) fn jobs(jobs: &[Job]) -> String {
+    let titles = ["JOB", "STATE", "NODE", "PID", "FILES", "SECONDS", "COMMAND"];
+    let mut rows = vec![titles.map(String::from).to_vec()];
+    rows.extend(jobs.iter().map(|job| {
+        vec![
+            job.name.clone(),
+            job.state.clone(),
+            if job.node.is_empty() {
+                "-".into()
+            } else {
+                plain(&job.node)
+            },
+            job.pid.map_or_else(|| "-".into(), |pid| pid.to_string()),
+            job.files.to_string(),
+            job.seconds.to_string(),
+            plain(&job.title),
+        ]
+    }));
     table(&rows)
 }
 

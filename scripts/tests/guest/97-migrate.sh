@@ -1,0 +1,223 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Processes move between two nodes while they run: by each way of moving memory, with their files, and so that on any failure exactly one
+# of them goes on. 6 moves in a row; with LONG=1 in the environment 200.
+# time-limit: 2400
+
+. "$(dirname "$0")/../lib.sh"
+. "$TOP/scripts/tests/programs/agents.sh"
+
+TIMES=6 LIMIT=300
+[ "$VREMOTE_DEBUG" = 0 ] || LIMIT=1200
+[ -z "${LONG:-}" ] || TIMES=200 LIMIT=14400
+PID=20000
+MOVER=$VT/mover.py
+
+begin /srv/migrate
+for k in 1 2; do
+	provide $k
+	push "$PROGRAMS/mover.py" "$k:$VT/" || exit 1
+done
+
+# ---- keys and daemons
+
+daemons() { # starts vremoted where it does not run
+	local k
+	for k in 1 2; do
+		sh_on $k 'pgrep -x vremoted >/dev/null || { setsid vremoted </dev/null >>/var/log/vremoted.log 2>&1 & }'
+		expect "vremoted runs on node $k" eventually 30 on $k test -S /run/vremote/vremoted.sock
+	done
+}
+sh_on 1 "rm -f $VT/key; vremote keygen $VT/key" && on 1 cat $VT/key >"$TMP/key" || fail "a key can be made"
+push "$TMP/key" "2:$VT/key"
+for k in 1 2; do
+	sh_on $k 'chmod 600 "$1"; vremote peer del "$2"; vremote peer add "$2" "$3" "$1"' $VT/key "node$((3 - k))" "$(addr $((3 - k)))"
+done
+up() { [ "$(on "$1" vremote status --json | python3 -c 'import json,sys; print(*(p["state"] for p in json.load(sys.stdin)["peers"]))')" = up ]; }
+for k in 1 2; do expect "the peers know each other (node $k)" eventually 30 up $k; done
+daemons
+
+# ---- helpers
+
+start() { # [EXTRA …]: a program with the id PID on node 1
+	PID=$((PID + 10))
+	expect_eq "a program starts (${*:-plain})" "$(on 1 python3 $MOVER run "$DIR" $PID "$@")" $PID
+	eventually 60 sh_on 1 'test -s "$1"/log' "$DIR" || fail "it works"
+}
+move() { # FROM TO [OPTION …]
+	local from=$1 to=$2
+	shift 2
+	on "$from" timeout $LIMIT vremote-migrate $PID "$(addr "$to")" "$@"
+}
+alive() { on "$1" test -d /proc/$PID; }
+where() { # the nodes on which it is there, and runs
+	local k
+	for k in 1 2; do sh_on $k '[ -d /proc/$1 ] && ! grep -q "^State:.[ZXTt]" /proc/$1/status && printf "%s " '$k $PID; done
+}
+steps() { sh_on 1 'wc -l <"$1"/log' "$DIR"; }
+goes_on() { # it makes steps
+	local before
+	before=$(steps)
+	eventually 60 eval "[ \$(steps) -gt $((before + 5)) ]"
+}
+ends() { # [NODE …]: ends it and checks the log
+	on 1 python3 $MOVER stop "$DIR" >"$TMP/end" || fail "it can be ended"
+	on 1 python3 $MOVER check "$DIR" "$@"
+}
+clean() { # nothing of moves is left on a node
+	sh_on "$1" '
+		for i in $(seq 200); do
+			left=$(pgrep -x criu; ls /var/lib/vremote/jobs; ls -d /sys/fs/cgroup/vremote/*/ /run/vremote/leaving/* 2>/dev/null; vremote jobs | tail -n +2)
+			[ -n "$left" ] || exit 0
+			sleep 0.1
+		done
+		printf "%s\n" "$left"'
+}
+
+# ---- refusals, before anything is frozen
+
+refuse() { # WHAT PID OPTIONS… : the answer must match $MATCH
+	local what=$1 out rc=0
+	shift
+	out=$(on 1 vremote-migrate "$@" 2>&1) || rc=$?
+	if [ $rc = 1 ] && [[ $out =~ $MATCH ]]; then pass "$what"; else fail "$what (status $rc: $out)"; fi
+}
+target=$(addr 2)
+MATCH='no process 4194000' refuse "no process" 4194000 "$target"
+MATCH='process 1 ' refuse "process 1" 1 "$target"
+MATCH='thread of the kernel' refuse "a thread of the kernel" 2 "$target"
+MATCH='no peer' refuse "an address that is no peer's" "$(on 1 pgrep -x vremoted)" 10.77.0.99
+MATCH='itself, or has started it' expect "the program itself" sh_on 1 'vremote-migrate $$ "$1" 2>&1 | grep -q "itself, or has started it"' "$target"
+expect_status "no number" 2 on 1 vremote-migrate x "$target" 2>"$TMP/err"
+
+start
+expect "a program that can be moved" move 1 2 --check
+expect_match "what would be done, for programs" "$(move 1 2 --dry-run --json)" "\"path\":\"$DIR/log\",\"place\":\"remote\",\"there\":\"/vremote/node1$DIR/log\""
+expect_eq "… nothing is moved by that" "$(where)" "1 "
+on 2 pkill -x vremoted
+MATCH='cannot be reached|ended the connection' refuse "no daemon on the target" $PID "$target"
+daemons
+sh_on 2 'echo $(($1 - 1)) >/proc/sys/kernel/ns_last_pid; setsid sleep 600 </dev/null >/dev/null 2>&1 & echo $! >/run/taken' $PID
+if [ "$(on 2 cat /run/taken)" = $PID ]; then
+	MATCH="the id $PID is taken, by sleep" refuse "an id that is taken" $PID "$target"
+fi
+sh_on 2 'kill $(cat /run/taken)'
+expect "… and goes on" goes_on
+
+# ---- there and back by each mode
+
+for mode in stop precopy lazy; do
+	expect "$mode: there" move 1 2 --mode $mode
+	expect_eq "… it is there alone" "$(where)" "2 "
+	expect "… and goes on" goes_on
+	expect "$mode: and back" move 2 1 --mode $mode
+	expect_eq "… it is here alone" "$(where)" "1 "
+	expect "… and goes on" goes_on
+done
+expect_eq "no step is missing or doubled, all hashes are right" "$(ends node1 node2 node1 node2 node1 node2 node1)" ok
+
+start threads pipeline nameless memory=4
+for mode in stop precopy lazy; do
+	expect "threads, a pipeline and a file without a name ($mode)" move 1 2 --mode $mode
+	expect "… go on" goes_on
+	expect "… back" move 2 1 --mode $mode
+	expect "… go on" goes_on
+done
+expect_eq "… all as it should be" "$(ends)" ok
+
+# A program that has opened files of node 1 by another path comes home to them.
+on 1 vremote export add "$DIR" --no-root-squash
+expect "the files of node 1 are mounted at the same place on node 2" on 2 mount --bind "/vremote/node1$DIR" "$DIR"
+PID=$((PID + 10))
+expect_eq "a program starts on node 2" "$(on 2 python3 $MOVER run "$DIR" $PID)" $PID
+expect "… works" eventually 60 sh_on 1 'test -s "$1"/log' "$DIR"
+expect "… comes to node 1" move 2 1
+expect_match "… where its files are local" "$(sh_on 1 'readlink /proc/$1/fd/*' $PID)" "(^|[[:space:]])$DIR/log"
+expect "… and goes on" goes_on
+expect_eq "… with no step missing or doubled" "$(ends node2 node1)" ok
+on 2 umount "$DIR"
+on 1 vremote export del "$DIR"
+
+# ---- failures: the source goes on
+
+start lock
+MATCH='file locks are hold' refuse "a lock that is held for good" $PID "$target"
+expect "… it goes on" goes_on
+expect_eq "… here alone" "$(where)" "1 "
+expect_eq "… as if nothing had happened" "$(ends node1)" ok
+
+start memory=4
+for mode in stop precopy lazy; do
+	sh_on 2 'end=$((SECONDS + 25)); while [ $SECONDS -lt $end ] && ! [ -e /run/enough ]; do pkill -9 -x criu; sleep 0.02; done' &
+	killer=$!
+	expect_fail "CRIU of the target is killed ($mode)" move 1 2 --mode $mode 2>"$TMP/err"
+	on 2 touch /run/enough
+	wait $killer
+	on 2 rm /run/enough
+	note "$(tail -n 2 "$TMP/err")"
+	expect "… the source goes on" goes_on
+	expect_eq "… alone" "$(where)" "1 "
+done
+# A move takes $whole ms here and now: what happens after parts of that hits all phases.
+begun=${EPOCHREALTIME/./}
+expect "a move that is timed" move 1 2 --mode stop
+whole=$(((${EPOCHREALTIME/./} - begun) / 1000))
+expect "… back" move 2 1 --mode stop
+kill_after() { # PERCENT NODE PROGRAM MODE: kills it within a move; sets STATUS
+	local mover at=$((whole * $1 / 100))
+	on 1 timeout $LIMIT vremote-migrate $PID "$target" --mode "$4" >"$TMP/out" 2>&1 &
+	mover=$!
+	sleep $((at / 1000)).$(printf %03d $((at % 1000)))
+	on "$2" pkill -9 -x "$3"
+	wait $mover && STATUS="it moved" || STATUS="it stayed"
+}
+fates() { # NODE PROGRAM MODE
+	local percent
+	for percent in 30 50 65 80 90 100; do
+		kill_after $percent "$@"
+		daemons >"$TMP/daemons"
+		expect "$2 of node $1 is killed after $percent % ($3; $STATUS)" eventually 120 goes_on
+		expect_match "… one of them goes on" "$(where)" '^[12] $'
+		if [ "$(where)" = "2 " ]; then expect "… back" move 2 1 --mode stop; fi
+	done
+}
+fates 2 vremoted stop
+fates 1 vremote-migrate stop
+expect_eq "… no step is missing or doubled" "$(ends)" ok
+# With lazy memory what the target did before it failed is not undone: steps may be doubled.
+start memory=4
+fates 2 vremoted lazy
+fates 1 vremote-migrate lazy
+on 1 python3 $MOVER stop "$DIR" >"$TMP/end"
+expect_match "… it ends well" "$(cat "$TMP/end")" '^end '
+
+# ---- strangers
+
+sh_on 1 'head -c 100000 /dev/urandom >/dev/tcp/'"$target"'/1104' 2>/dev/null
+expect "random bytes do not disturb the daemon" on 2 vremote jobs >/dev/null
+
+# ---- many times
+
+start
+here=1
+for ((n = 1; n <= TIMES; n++)); do
+	move $here $((3 - here)) --mode stop >/dev/null || {
+		fail "move $n"
+		break
+	}
+	here=$((3 - here))
+done
+pass "$((n - 1)) moves back and forth"
+expect "it goes on" goes_on
+expect_eq "no step is missing or doubled" "$(ends)" ok
+start
+expect "a program that shall end on the target" move 1 2
+job=$(on 2 vremote jobs | awk -v pid=$PID '$4 == pid { print $1 }')
+expect_match "vremote jobs shows it" "$job" '^[0-9a-f]{16}$'
+expect_match "… and the source that it is away" "$(on 1 vremote jobs)" "$job +moved +node2"
+expect "… vremote jobs stop ends it" on 2 vremote jobs stop "$job"
+expect "… it is gone" eventually 10 eval '[ -z "$(where)" ]'
+for k in 1 2; do expect_eq "nothing is left on node $k" "$(clean $k)" ''; done
+for k in 1 2; do on $k pkill -x vremoted; done
+finish

@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A tree of processes as /proc shows it: its ids, its files, and what keeps it from being moved.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    ffi::OsStr,
+    fs, io,
+    os::unix::{
+        ffi::{OsStrExt, OsStringExt},
+        fs::{FileTypeExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use procfs::process::{all_processes, MMPermissions, MMapPath, Process};
+
+use crate::problem::Problem;
+
+/// What /proc appends to the path of a file without a name.
+const DELETED: &[u8] = b" (deleted)";
+
+/// A file that the tree has open, has mapped, runs or stands in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// `st_mode`.
+    pub mode: u32,
+    /// `st_dev`.
+    pub dev: u64,
+    /// `st_ino`.
+    pub ino: u64,
+    /// In bytes.
+    pub size: u64,
+    /// `st_rdev`.
+    pub rdev: u64,
+    /// Code of it is mapped.
+    pub runs: bool,
+    /// It is open or mapped for writing.
+    pub written: bool,
+    /// It has lost its name.
+    pub nameless: bool,
+}
+
+impl Seen {
+    /// The bits of `st_mode` that say what it is.
+    pub fn kind(&self) -> u32 {
+        self.mode & 0o170_000
+    }
+
+    /// A regular file.
+    pub fn is_file(&self) -> bool {
+        self.kind() == 0o100_000
+    }
+
+    /// A directory.
+    pub fn is_directory(&self) -> bool {
+        self.kind() == 0o040_000
+    }
+}
+
+/// A process and all its descendants.
+#[derive(Debug)]
+pub struct Tree {
+    /// Its root.
+    pub root: i32,
+    /// The root's command line, for people.
+    pub title: String,
+    /// All processes, the root first.
+    pub processes: Vec<i32>,
+    /// All threads, processes included.
+    pub threads: Vec<i32>,
+    /// Files by path.
+    pub files: BTreeMap<Vec<u8>, Seen>,
+    /// Its session or process group is led from outside.
+    pub shell_job: bool,
+    /// Resident memory, in bytes.
+    pub resident: u64,
+    /// What keeps it from being moved.
+    pub blockers: Vec<Problem>,
+    /// Sockets by inode, and where they are open.
+    sockets: BTreeMap<u64, String>,
+}
+
+/// Parents and children of all processes, now.
+fn children() -> Result<HashMap<i32, Vec<i32>>, Problem> {
+    let mut children = HashMap::<_, Vec<_>>::new();
+    for process in all_processes()? {
+        // One that has ended since.
+        if let Ok(stat) = process.and_then(|process| process.stat()) {
+            children.entry(stat.ppid).or_default().push(stat.pid);
+        }
+    }
+    Ok(children)
+}
+
+/// A process and its descendants.
+pub fn descendants(root: i32) -> Result<Vec<i32>, Problem> {
+    let children = children()?;
+    let mut all = vec![root];
+    let mut next = 0;
+    while let Some(pid) = all.get(next).copied() {
+        all.extend(children.get(&pid).into_iter().flatten());
+        next += 1;
+    }
+    Ok(all)
+}
+
+/// The command line of a process, for people; its name if it has none.
+pub fn title(process: &Process) -> String {
+    let line = process.cmdline().unwrap_or_default().join(" ");
+    let line = match line.as_str() {
+        "" => process.stat().map(|stat| stat.comm).unwrap_or_default(),
+        _ => line,
+    };
+    line.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .take(80)
+        .collect()
+}
+
+impl Tree {
+    /// Looks at a tree. A problem if it may not be moved at all; what is in the way otherwise is among its blockers.
+    pub fn look(root: i32) -> Result<Tree, Problem> {
+        let process = Process::new(root).map_err(|_| {
+            Problem::new(
+                format!("there is no process {root}"),
+                "ps -e lists the processes",
+            )
+        })?;
+        refuse(&process)?;
+        let mut tree = Tree {
+            root,
+            title: title(&process),
+            processes: descendants(root)?,
+            threads: Vec::new(),
+            files: BTreeMap::new(),
+            shell_job: false,
+            resident: 0,
+            blockers: Vec::new(),
+            sockets: BTreeMap::new(),
+        };
+        let mut ends = Ends::default();
+        for pid in tree.processes.clone() {
+            tree.look_at(pid, &mut ends)?;
+        }
+        tree.find_outsiders(&ends)?;
+        Ok(tree)
+    }
+
+    fn block(&mut self, what: impl Into<String>, fix: impl Into<String>) {
+        let problem = Problem::new(what, fix);
+        if !self.blockers.contains(&problem) {
+            self.blockers.push(problem);
+        }
+    }
+
+    fn look_at(&mut self, pid: i32, ends: &mut Ends) -> Result<(), Problem> {
+        let process = Process::new(pid)?;
+        let stat = process.stat()?;
+        for id in [stat.session, stat.pgrp] {
+            self.shell_job |= !self.processes.contains(&id);
+        }
+        self.resident += stat.rss * rustix::param::page_size() as u64;
+        for task in process.tasks()? {
+            self.threads.push(task?.tid);
+        }
+        self.compare_namespaces(pid);
+        for link in ["cwd", "root", "exe"] {
+            self.add(
+                Path::new(&format!("/proc/{pid}/{link}")),
+                link == "exe",
+                false,
+            )?;
+        }
+        for map in process.maps()? {
+            if matches!(map.pathname, MMapPath::Path(_)) {
+                let (start, end) = map.address;
+                let link = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
+                let writes = MMPermissions::WRITE | MMPermissions::SHARED;
+                let runs = map.perms.contains(MMPermissions::EXECUTE);
+                self.add(Path::new(&link), runs, map.perms.contains(writes))?;
+            }
+        }
+        for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+            self.look_at_descriptor(pid, &entry?.path(), ends)?;
+        }
+        Ok(())
+    }
+
+    fn look_at_descriptor(
+        &mut self,
+        pid: i32,
+        link: &Path,
+        ends: &mut Ends,
+    ) -> Result<(), Problem> {
+        // Closed since.
+        let Ok(target) = fs::read_link(link) else {
+            return Ok(());
+        };
+        let fd = link
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let at = format!("process {pid}, descriptor {fd}");
+        let text = target.to_string_lossy();
+        if let Some(kind) = text.strip_prefix("anon_inode:") {
+            let known = [
+                "[eventfd]",
+                "[eventpoll]",
+                "[signalfd]",
+                "[timerfd]",
+                "inotify",
+                "[pidfd]",
+            ];
+            if !known.contains(&kind) {
+                self.block(
+                    format!("{at}: {kind} cannot be moved"),
+                    "let the program do without it; for io_uring many have a switch",
+                );
+            }
+        } else if text.starts_with("pipe:[") {
+            ends.pipes.insert(target.into_os_string().into_vec(), at);
+        } else if let Some(inode) = text.strip_prefix("socket:[") {
+            let inode = inode.trim_end_matches(']').parse().unwrap_or(0);
+            self.sockets.insert(inode, at);
+        } else if text.starts_with('/') {
+            let flags = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
+            let flags = flags.lines().find_map(|line| line.strip_prefix("flags:"));
+            let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+            // The access mode: 1 is O_WRONLY, 2 is O_RDWR.
+            let written = flags.unwrap_or(0) & 3 != 0;
+            let kind = fs::metadata(link).map(|meta| meta.file_type());
+            if kind.is_ok_and(|kind| kind.is_char_device()) && text.starts_with("/dev/pts/") {
+                ends.terminals
+                    .insert(target.into_os_string().into_vec(), at);
+            } else {
+                self.add(link, false, written)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes the file that a link of /proc leads to.
+    fn add(&mut self, link: &Path, runs: bool, written: bool) -> Result<(), Problem> {
+        // What is gone since does not matter.
+        let (target, meta) = match (fs::read_link(link), fs::metadata(link)) {
+            (Ok(target), Ok(meta)) => (target.into_os_string().into_vec(), meta),
+            (Err(error), _) | (_, Err(error))
+                if error.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                return Err(Problem::new(
+                    format!("{}: {error}", link.display()),
+                    "run it as root",
+                ))
+            }
+            _ => return Ok(()),
+        };
+        let nameless = meta.nlink() == 0;
+        let path = match target.strip_suffix(DELETED) {
+            Some(path) if nameless => path.to_vec(),
+            _ => target,
+        };
+        // Memory that looks like a file.
+        if path.starts_with(b"/memfd:")
+            || path.starts_with(b"/SYSV")
+            || path == b"/dev/zero" && nameless
+        {
+            return Ok(());
+        }
+        let seen = self.files.entry(path).or_insert(Seen {
+            mode: meta.mode(),
+            dev: meta.dev(),
+            ino: meta.ino(),
+            size: meta.size(),
+            rdev: meta.rdev(),
+            runs: false,
+            written: false,
+            nameless,
+        });
+        seen.runs |= runs;
+        seen.written |= written;
+        Ok(())
+    }
+
+    /// All must be in the namespaces of this process, but for those that do not matter: cgroups are not moved, and CRIU gives
+    /// each tree a time namespace, so that its clock goes on.
+    fn compare_namespaces(&mut self, pid: i32) {
+        for kind in ["ipc", "mnt", "net", "pid", "user", "uts"] {
+            let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
+            if of(&pid.to_string()) != of("self") {
+                self.block(
+                    format!(
+                        "process {pid} has a {kind} namespace of its own: it is in a container"
+                    ),
+                    "containers cannot be moved yet; move programs that run outside of them",
+                );
+            }
+        }
+    }
+
+    /// Pipes, terminals and connections whose other end is not in the tree.
+    fn find_outsiders(&mut self, ends: &Ends) -> Result<(), Problem> {
+        let own: HashSet<_> = self.processes.iter().copied().collect();
+        let mut held = HashMap::<Vec<u8>, String>::new();
+        for process in all_processes()?.flatten() {
+            if own.contains(&process.pid) {
+                continue;
+            }
+            for entry in fs::read_dir(format!("/proc/{}/fd", process.pid))
+                .into_iter()
+                .flatten()
+            {
+                let target = entry.and_then(|entry| fs::read_link(entry.path()));
+                if let Ok(target) = target {
+                    let target = target.into_os_string().into_vec();
+                    if ends.pipes.contains_key(&target) {
+                        held.entry(target)
+                            .or_insert_with(|| format!("{} ({})", process.pid, title(&process)));
+                    }
+                }
+            }
+        }
+        for (pipe, at) in &ends.pipes {
+            if let Some(holder) = held.get(pipe) {
+                self.block(
+                    format!("{at}: a pipe to process {holder}, which is not moved"),
+                    "move the whole pipeline, by the process that started it, or redirect to a file",
+                );
+            }
+        }
+        for (terminal, at) in &ends.terminals {
+            self.block(
+                format!("{at}: the terminal {}", String::from_utf8_lossy(terminal)),
+                "start the program with its input and output redirected: setsid PROGRAM </dev/null >FILE 2>&1 &",
+            );
+        }
+        Ok(())
+    }
+
+    /// Descriptors that are sockets of TCP with another end.
+    pub fn connections(&self) -> Result<Vec<String>, Problem> {
+        let mut found = Vec::new();
+        for entry in procfs::net::tcp()?
+            .into_iter()
+            .chain(procfs::net::tcp6().unwrap_or_default())
+        {
+            if entry.state == procfs::net::TcpState::Established {
+                if let Some(at) = self.sockets.get(&entry.inode) {
+                    found.push(format!("{at}: a connection to {}", entry.remote_address));
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// What has another end, by what it is, and where in the tree.
+#[derive(Default)]
+struct Ends {
+    pipes: BTreeMap<Vec<u8>, String>,
+    terminals: BTreeMap<Vec<u8>, String>,
+}
+
+/// Refuses what nobody may move.
+fn refuse(process: &Process) -> Result<(), Problem> {
+    let pid = process.pid;
+    if pid == 1 {
+        return Err(Problem::plain(
+            "process 1 is what this node runs by; it stays here",
+        ));
+    }
+    let stat = process.stat()?;
+    if stat.ppid == 2 || pid == 2 {
+        return Err(Problem::plain(format!(
+            "process {pid} ({}) is a thread of the kernel",
+            stat.comm
+        )));
+    }
+    if stat.state == 'Z' {
+        return Err(Problem::new(
+            format!("process {pid} ({}) has ended", stat.comm),
+            "its parent has not taken notice yet",
+        ));
+    }
+    let mut above = Some(std::process::id() as i32);
+    while let Some(ancestor) = above.filter(|ancestor| *ancestor > 0) {
+        if ancestor == pid {
+            return Err(Problem::new(
+                format!("process {pid} is this program itself, or has started it"),
+                "call vremote-migrate from somewhere else",
+            ));
+        }
+        above = Process::new(ancestor)
+            .and_then(|process| process.stat())
+            .ok()
+            .map(|stat| stat.ppid);
+    }
+    Ok(())
+}
+
+/// Whether an id is that of a process or a thread, and whose.
+pub fn owner(id: i32) -> Option<String> {
+    // /proc/TID leads to every thread, although it is not listed.
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    let name = stat
+        .split_once('(')
+        .and_then(|(_, rest)| rest.rsplit_once(')'));
+    Some(name.map_or_else(String::new, |(name, _)| name.to_string()))
+}
+
+/// Bytes as a path.
+pub fn path_of(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(bytes))
+}
