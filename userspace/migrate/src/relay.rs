@@ -85,13 +85,13 @@ impl Relay {
             .name("pages out".into())
             .spawn(move || {
                 let done = copy(&mut from, &mut writer, &count);
-            if done.is_err() && at_end == AtEnd::Tell {
-                // Nobody reads any more: CRIU must not wait for that.
-                let _ = from.shutdown(Shutdown::Both);
-            }
-            done?;
-            writer.finish().map_err(io::Error::other)
-        })?;
+                if done.is_err() && at_end == AtEnd::Tell {
+                    // Nobody reads any more: CRIU must not wait for that.
+                    let _ = from.shutdown(Shutdown::Both);
+                }
+                done?;
+                writer.finish().map_err(io::Error::other)
+            })?;
         Ok(Relay {
             socket,
             inward,
