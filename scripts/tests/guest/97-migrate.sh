@@ -149,7 +149,7 @@ expect_eq "… as if nothing had happened" "$(ends node1)" ok
 
 start memory=4
 for mode in stop precopy lazy; do
-	sh_on 2 'end=$((SECONDS + 25)); while [ $SECONDS -lt $end ] && ! [ -e /run/enough ]; do pkill -9 -x criu; sleep 0.02; done' &
+	sh_on 2 'rm -f /run/enough; end=$((SECONDS + 25)); while [ $SECONDS -lt $end ] && ! [ -e /run/enough ]; do pkill -9 -x criu; sleep 0.02; done' &
 	killer=$!
 	expect_fail "CRIU of the target is killed ($mode)" move 1 2 --mode $mode 2>"$TMP/err"
 	on 2 touch /run/enough

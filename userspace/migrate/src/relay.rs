@@ -56,6 +56,8 @@ impl Relay {
         count: &Count,
         at_end: AtEnd,
     ) -> io::Result<Relay> {
+        let stopper = channel.stopper().map_err(io::Error::other)?;
+        let inward_stopper = stopper.try_clone().map_err(io::Error::other)?;
         let Channel {
             mut reader,
             mut writer,
@@ -66,32 +68,35 @@ impl Relay {
         writer.set_limit(None).map_err(io::Error::other)?;
         let (mut from, mut to) = (socket.try_clone()?, socket.try_clone()?);
         let (counted, count) = (count.clone(), count.clone());
-        let inward = thread::Builder::new()
-            .name("pages in".into())
-            .spawn(move || {
-                let done = copy(&mut reader, &mut to, &counted);
-                if at_end == AtEnd::Tell {
-                    // After an error nothing works any more.
-                    let how = if done.is_ok() {
-                        Shutdown::Write
-                    } else {
-                        Shutdown::Both
-                    };
-                    let _ = to.shutdown(how);
-                }
-                done
-            })?;
-        let outward = thread::Builder::new()
-            .name("pages out".into())
-            .spawn(move || {
-                let done = copy(&mut from, &mut writer, &count);
-            if done.is_err() && at_end == AtEnd::Tell {
-                // Nobody reads any more: CRIU must not wait for that.
-                let _ = from.shutdown(Shutdown::Both);
+        // After an error in one direction neither end may wait for the other any more.
+        let inward = move || {
+            let done = copy(&mut reader, &mut to, &counted);
+            if done.is_err() {
+                inward_stopper.stop();
             }
-            done?;
-            writer.finish().map_err(io::Error::other)
-        })?;
+            if at_end == AtEnd::Tell {
+                let how = if done.is_ok() {
+                    Shutdown::Write
+                } else {
+                    Shutdown::Both
+                };
+                let _ = to.shutdown(how);
+            }
+            done
+        };
+        let outward = move || {
+            let done = copy(&mut from, &mut writer, &count)
+                .and_then(|()| writer.finish().map_err(io::Error::other));
+            if done.is_err() {
+                stopper.stop();
+                if at_end == AtEnd::Tell {
+                    let _ = from.shutdown(Shutdown::Both);
+                }
+            }
+            done
+        };
+        let inward = thread::Builder::new().name("pages in".into()).spawn(inward)?;
+        let outward = thread::Builder::new().name("pages out".into()).spawn(outward)?;
         Ok(Relay {
             socket,
             inward,

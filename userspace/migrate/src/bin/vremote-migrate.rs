@@ -138,10 +138,10 @@ fn run(arguments: &Arguments) -> Result<bool, Problem> {
 }
 
 /// So often a tree that holds locks on files is tried again …
-const LOCK_TRIES: u32 = 20;
+const LOCK_TRIES: u32 = 8;
 
 /// … after this.
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 fn attempt(arguments: &Arguments, order: &Order) -> Result<bool, Problem> {
     let mut timeline = Timeline::new();
