@@ -239,8 +239,33 @@ struct Leaving<'a> {
     stopped: Vec<i32>,
 }
 
-/// A target that has not killed its tree within this has stopped it.
-const TAKEN_BACK_LIMIT: Duration = Duration::from_secs(60);
+/// A target that does not say within this what runs there has stopped it, and ends it when it hears that it goes on here.
+const UNCERTAIN_LIMIT: Duration = Duration::from_secs(60);
+
+impl Leaving<'_> {
+    /// Whether the tree runs at the target, which was told that it may. Until that is known it stands still here, and this node says
+    /// that it is on its way.
+    fn runs_there(&self) -> bool {
+        let until = Instant::now() + UNCERTAIN_LIMIT;
+        loop {
+            match target::ask(&self.place.node, &self.to, &self.name) {
+                Ok((Whereabouts::Here, _)) => return true,
+                Ok((Whereabouts::Gone | Whereabouts::Moved(_), _)) => return false,
+                Ok((Whereabouts::Moving, _)) | Err(_) => {}
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+            thread::sleep(HERE_PAUSE);
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        for pid in self.stopped.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
 
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
@@ -248,22 +273,14 @@ impl Drop for Leaving<'_> {
         if self.moved {
             return;
         }
-        // The target hears this when it asks.
-        self.place.registry.stayed(&self.name, self.before.take());
-        if self.stopped.is_empty() {
+        if !self.stopped.is_empty() && self.runs_there() {
+            self.place.registry.moved(&self.name, &self.to);
+            self.signal(Signal::KILL);
             return;
         }
-        let until = Instant::now() + TAKEN_BACK_LIMIT;
-        let runs_there = || {
-            let at = target::ask(&self.place.node, &self.to, &self.name);
-            !matches!(at, Ok((Whereabouts::Gone | Whereabouts::Moved(_), _)))
-        };
-        while Instant::now() < until && runs_there() {
-            thread::sleep(HERE_PAUSE);
-        }
-        for pid in self.stopped.iter().filter_map(|pid| Pid::from_raw(*pid)) {
-            let _ = kill_process(pid, Signal::CONT);
-        }
+        // The target hears this when it asks.
+        self.place.registry.stayed(&self.name, self.before.take());
+        self.signal(Signal::CONT);
     }
 }
 
