@@ -95,8 +95,12 @@ impl Relay {
             }
             done
         };
-        let inward = thread::Builder::new().name("pages in".into()).spawn(inward)?;
-        let outward = thread::Builder::new().name("pages out".into()).spawn(outward)?;
+        let inward = thread::Builder::new()
+            .name("pages in".into())
+            .spawn(inward)?;
+        let outward = thread::Builder::new()
+            .name("pages out".into())
+            .spawn(outward)?;
         Ok(Relay {
             socket,
             inward,
