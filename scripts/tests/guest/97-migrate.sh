@@ -35,7 +35,7 @@ push "$TMP/key" "2:$VT/key"
 for k in 1 2; do
 	sh_on $k 'chmod 600 "$1"; vremote peer del "$2"; vremote peer add "$2" "$3" "$1"' $VT/key "node$((3 - k))" "$(addr $((3 - k)))"
 done
-up() { [ "$(on "$1" vremote status --json | python3 -c 'import json,sys; print(*(p["state"] for p in json.load(sys.stdin)["peers"]))')" = up ]; }
+up() { on "$1" vremote status --json | python3 -c 'import json, sys; sys.exit(any(p["state"] != "up" for p in json.load(sys.stdin)["peers"]))'; }
 for k in 1 2; do expect "the peers know each other (node $k)" eventually 30 up $k; done
 daemons
 
