@@ -4,7 +4,10 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{
+        ErrorKind::{ConnectionReset, NotConnected},
+        Read, Write,
+    },
     net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
     path::Path,
     sync::{Arc, Mutex},
@@ -138,12 +141,15 @@ fn pass(
     let _ = to.shutdown(Shutdown::Write);
 }
 
-/// A connection that some other loopback address makes.
+/// A connection that some other loopback address makes; perhaps one that has been reset already, which connect(2) may come to know.
 pub(crate) fn stranger(from: Ipv4Addr, to: SocketAddrV4) -> TcpStream {
     use rustix::net::{bind, connect, socket, AddressFamily, SocketType};
     let stream = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     bind(&stream, &SocketAddrV4::new(from, 0)).unwrap();
-    connect(&stream, &to).unwrap();
+    match connect(&stream, &to) {
+        Ok(()) | Err(rustix::io::Errno::CONNRESET) => {}
+        Err(error) => panic!("no connection: {error}"),
+    }
     let stream = TcpStream::from(stream);
     stream
         .set_read_timeout(Some(Duration::from_secs(20)))
@@ -159,9 +165,7 @@ pub(crate) fn rest(mut stream: &TcpStream) -> Vec<u8> {
         match stream.read(&mut buffer) {
             Ok(0) => return all,
             Ok(length) => all.extend_from_slice(&buffer[..length]),
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::ConnectionReset) => {
-                return all
-            }
+            Err(error) if matches!(error.kind(), ConnectionReset | NotConnected) => return all,
             Err(error) => panic!("the connection is still there: {error}"),
         }
     }
