@@ -98,19 +98,14 @@ pub(super) fn commit(header: &Header, payload: &[u8]) -> Result {
     })
 }
 
-/// The entries of a directory from the position in the header on; into `reply` the directory's device.
-pub(super) fn list(
-    header: &Header,
-    payload: &[u8],
-    reply: &mut Header,
-    entries: &mut KVVec<u8>,
-) -> Result {
+/// The entries of a directory from the position in the header on.
+pub(super) fn list(header: &Header, payload: &[u8], entries: &mut KVVec<u8>) -> Result {
     let (user, path) = serve::who_and_where(payload)?;
     let Some((export, rest)) = export::containing(path) else {
         return list_way(path, header.size, entries);
     };
     let name = c_string(rest)?;
-    let (mut position, mut device) = (header.size, 0);
+    let mut position = header.size;
     *entries = KVVec::zeroed(LIST_BYTES, GFP_KERNEL)?;
     let _acting = Acting::begin(&user, export.root_squash)?;
     // SAFETY: The root is counted, the name ends with NUL, all else is ours; we may sleep.
@@ -119,14 +114,12 @@ pub(super) fn list(
             &export.root,
             name.as_char_ptr(),
             &mut position,
-            &mut device,
             entries.as_mut_ptr(),
             entries.len(),
         )
     };
     to_result(bytes.min(0) as i32)?;
     entries.truncate(bytes as usize);
-    reply.index = device;
     Ok(())
 }
 

@@ -290,7 +290,7 @@ fn answer(peer: &Arc<Peer>, header: &Header, payload: &[u8], bulk: &mut KVVec<u8
     let result = match header.kind {
         Kind::Lookup => look_up(payload).map(|attributes| answer.attach(&attributes)),
         Kind::Open => open(peer, header, payload, &mut answer),
-        Kind::List => namespace::list(header, payload, &mut answer.header, bulk),
+        Kind::List => namespace::list(header, payload, bulk),
         Kind::ReadLink => namespace::read_link(header, payload, bulk),
         Kind::Make | Kind::Link | Kind::Remove | Kind::Rename | Kind::SetAttr => {
             namespace::change(header, payload).map(|attributes| {

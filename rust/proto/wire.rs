@@ -78,7 +78,7 @@ pub enum Kind {
     Commit = 22,
 
     /// What a directory has, from position `size` on (0: the start). `payload`: [`Credentials`] and a path. Reply: [`Entry`]s as
-    /// payload, none if there are no more; `index`: the directory's device.
+    /// payload, none if there are no more.
     List = 23,
     /// Where a symlink leads. `payload`: [`Credentials`] and a path. Reply payload: the target as it is written; with `index` 1 the
     /// absolute path of what it leads to at last, below the export.

@@ -16,14 +16,16 @@
 use core::ffi::c_void;
 
 use kernel::{
-    bindings::{dentry, file, iattr, inode, kstat, mnt_idmap, path, qstr, super_block, umode_t},
+    bindings::{
+        dentry, dev_t, file, iattr, inode, kstat, mnt_idmap, path, qstr, super_block, umode_t,
+    },
     ffi::{c_int, c_uint},
     prelude::*,
     sync::Arc,
 };
 
 use super::{
-    errno, file as files, fs,
+    device, errno, file as files, fs,
     fs::Operations,
     namespace, resolve,
     state::{Identity, Inode},
@@ -190,7 +192,7 @@ unsafe extern "C" fn set(inode: *mut inode, key: *mut c_void) -> c_int {
     };
     // SAFETY: A new inode that nobody can find yet.
     unsafe {
-        (*inode).i_ino = number(key.peer, key.identity.device, key.identity.ino);
+        (*inode).i_ino = key.identity.ino;
         // What the memory was before is still there; the type comes with the first attributes.
         (*inode).i_mode = 0;
         fresh.hang_on(inode);
@@ -198,13 +200,13 @@ unsafe extern "C" fn set(inode: *mut inode, key: *mut c_void) -> c_int {
     0
 }
 
-/// The inode's number here: the origin's, with its device and node mixed into the upper half, so that files of different devices and
-/// nodes do not share one.
-pub(super) fn number(peer: &Peer, device: u64, ino: u64) -> u64 {
-    let place = device
+/// What the kernel finds an inode by: its number, with node and device mixed in, as each of them has numbers of its own.
+fn hash(peer: &Peer, identity: Identity) -> u64 {
+    let place = identity
+        .device
         .wrapping_mul(0x9e37_79b9_7f4a_7c15)
         .wrapping_add(u64::from(peer.slot) << 56);
-    ino ^ (place & 0x7fff_ffff_0000_0000)
+    identity.ino ^ (place & 0x7fff_ffff_0000_0000)
 }
 
 /// The inode of what the origin says. Process context, sleeps; `ENOMEM`.
@@ -224,7 +226,7 @@ unsafe fn get(
         identity,
         fresh: Some(Inode::new(peer, Some(identity))?),
     };
-    let hash = number(peer, identity.device, identity.ino);
+    let hash = hash(peer, identity);
     // SAFETY: The callbacks expect a `Key`.
     let raw =
         unsafe { bindings::iget5_locked(sb, hash, Some(test), Some(set), (&raw mut key).cast()) };
@@ -580,50 +582,58 @@ unsafe extern "C" fn getattr(
     // SAFETY: The kernel gives us a path on our superblock, with an inode.
     unsafe {
         let inode = (*(*path).dentry).d_inode;
-        let refreshed = refresh((*path).dentry, inode);
-        if refreshed.is_ok() {
+        errno(refresh((*path).dentry, inode).map(|seen| {
             bindings::vremote_inode_fill_stat(inode, stat, mask);
-        }
-        errno(refreshed)
+            if let Some((device, ino)) = seen {
+                (*stat).dev = device;
+                (*stat).ino = ino;
+            }
+        }))
     }
 }
 
-/// Brings the attributes up to date.
+/// Brings the attributes up to date; gives device and number, but for what is only taken to be there.
 ///
 /// # Safety
 ///
 /// `dentry` is one of ours, `inode` its inode.
-unsafe fn refresh(dentry: *mut dentry, inode: *mut inode) -> Result {
+unsafe fn refresh(dentry: *mut dentry, inode: *mut inode) -> Result<Option<(dev_t, u64)>> {
     // SAFETY: By this function's contract.
     let Some(kept) = (unsafe { Inode::of(inode) }) else {
-        return Ok(());
+        return Ok(None);
+    };
+    let seen = |identity: Identity| -> Result<Option<(dev_t, u64)>> {
+        let device = device::number(kept.peer.slot, identity.device)?;
+        Ok(Some((device, identity.ino)))
     };
     let open = {
         let state = kept.state.lock();
         state.file != 0 && state.readers + state.writers != 0
     };
-    if open {
-        return kept.refresh();
+    if let Some(identity) = kept.identity.filter(|_| open) {
+        kept.refresh()?;
+        return seen(identity);
     }
     // SAFETY: By this function's contract.
     let path = unsafe { Path::of(dentry) }?;
     let path = path.at_node()?;
     if path == b"/" {
         // A node's own directory: what is there is nobody's business but the origin's.
-        return Ok(());
+        return Ok(None);
     }
     let (header, attributes) = lookup_at(&kept.peer, path)?;
     // SAFETY: By this function's contract.
     let kind = u32::from(unsafe { (*inode).i_mode }) & bindings::S_IFMT;
+    let found = Identity::of(&attributes);
     let same = match kept.identity {
-        Some(identity) => identity == Identity::of(&attributes),
+        Some(identity) => identity == found,
         None => attributes.mode & bindings::S_IFMT == kind,
     };
     if !same {
         return Err(ESTALE);
     }
     kept.learn(&header, &attributes);
-    Ok(())
+    seen(found)
 }
 
 /// `setattr`.

@@ -7,6 +7,7 @@
 //! | [`fs`] | superblock, the root directory with the nodes |
 //! | [`inode`] | names and attributes: each lookup asks the origin |
 //! | [`namespace`] | directories: listing and changing them |
+//! | [`device`] | device numbers of other nodes' files |
 //! | [`state`] | what is kept for an inode |
 //! | [`file`] | descriptors: open, read, write, fsync, close |
 //! | [`lock`] | locks by fcntl(2) and flock(2) |
@@ -20,6 +21,7 @@
 //! Order of locks, outermost first: i_rwsem of a directory, of a file; folio lock; [`state::Inode::state`]; the table in
 //! [`state`]. The receive thread takes a folio lock only if nobody holds it, and no i_rwsem.
 
+mod device;
 pub(crate) mod file;
 pub(crate) mod fs;
 pub(crate) mod inode;
@@ -47,6 +49,7 @@ pub(crate) use resolve::open;
 ///
 /// `ENOMEM`; `EBUSY` if a file system of this name is there already.
 pub(crate) fn init() -> Result {
+    device::init();
     state::init()?;
     resolve::init();
     fs::register().inspect_err(|_| state::exit())
@@ -57,6 +60,7 @@ pub(crate) fn exit() {
     fs::unregister();
     resolve::exit();
     state::exit();
+    device::exit();
 }
 
 /// Takes an `Invalidate`, a `Recall` or an `Unlocked` of `peer`. Receive thread: does not block.

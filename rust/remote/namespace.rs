@@ -14,7 +14,7 @@ use kernel::{
 
 use super::{
     errno,
-    inode::{credentials_and, number, place, Path},
+    inode::{credentials_and, place, Path},
     state::Inode,
 };
 use crate::bindings;
@@ -493,7 +493,7 @@ unsafe fn list(file: *mut file, context: &mut dir_context) -> Result {
                     context,
                     entry.name.as_ptr().cast(),
                     entry.name.len() as c_int,
-                    number(&kept.peer, answer.header.index, entry.ino),
+                    entry.ino,
                     entry.kind.into(),
                 )
             };

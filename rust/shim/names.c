@@ -423,7 +423,7 @@ static bool add_entry(struct dir_context *context, const char *name, int length,
 }
 
 /* Fills the buffer from the position on; 0 bytes: there is no more. */
-ssize_t vremote_names_list(const struct path *root, const char *name, u64 *position, u64 *device, u8 *buffer, size_t bytes)
+ssize_t vremote_names_list(const struct path *root, const char *name, u64 *position, u8 *buffer, size_t bytes)
 {
 	struct listing listing = {
 		.context.actor = add_entry,
@@ -437,7 +437,6 @@ ssize_t vremote_names_list(const struct path *root, const char *name, u64 *posit
 	file = file_open_root(root, *name ? name : ".", O_RDONLY | O_DIRECTORY | O_LARGEFILE, 0);
 	if (IS_ERR(file))
 		return PTR_ERR(file);
-	*device = file_inode(file)->i_sb->s_dev;
 	at = vfs_llseek(file, *position, SEEK_SET);
 	err = at < 0 ? at : iterate_dir(file, &listing.context);
 	*position = listing.context.pos;

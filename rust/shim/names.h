@@ -44,6 +44,6 @@ int vremote_names_set_xattr(const struct path *root, const char *name, u64 ino, 
 ssize_t vremote_names_list_xattr(const struct path *root, const char *name, u64 ino, u8 *names, size_t bytes);
 int vremote_names_sync(const struct path *root, const char *name, u64 ino, bool datasync);
 int vremote_names_space(const struct path *root, const char *name, struct vremote_space *space);
-ssize_t vremote_names_list(const struct path *root, const char *name, u64 *position, u64 *device, u8 *buffer, size_t bytes);
+ssize_t vremote_names_list(const struct path *root, const char *name, u64 *position, u8 *buffer, size_t bytes);
 
 #endif

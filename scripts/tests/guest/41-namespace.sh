@@ -16,6 +16,9 @@ must o "os.mkdir('$E'); put('$E/file', b'content'); os.mkdir('$E/dir'); put('$E/
 # ---- listing
 check "a directory is listed" r "sorted(os.listdir('$M'))" "['dir', 'file']"
 check "… with types and numbers" r "sorted((e.name, e.is_dir(), e.inode() == os.stat(e.path).st_ino) for e in os.scandir('$M'))" "[('dir', True, True), ('file', False, True)]"
+check "… which are the origin's" r "sorted(e.inode() for e in os.scandir('$M')) == $(ask o "sorted(os.stat('$E/' + n).st_ino for n in os.listdir('$E'))")"
+check "all of it is on one device, which is not that of the way there" r "(lambda d: ({os.stat('$M/' + n).st_dev for n in ('.', 'file', 'dir', 'dir/inner')} == {d}, os.stat('/vremote').st_dev != d))(os.stat('$M').st_dev)" "(True, True)"
+check "… so that find -xdev and du -x see it" r "run('find $M -xdev -type f | wc -l; du -x --inodes -s $M').split()[:2]" "['2', '4']"
 check "… and . and .." r "run('ls -a $M').split()" "['.', '..', 'dir', 'file']"
 check "the way to an export is shown" r "(os.listdir('/vremote/node1'), os.listdir('/vremote/node1/srv'), os.listdir('/vremote/node1$DIR'))" "(['srv'], ['names'], ['e'])"
 must o "os.mkdir('$E/many'); [put('$E/many/%04d-%s' % (i, 'x' * (i % 200)), b'') for i in range(3000)]"

@@ -137,6 +137,16 @@ expect "… comes to node 1" move 2 1
 expect_match "… where its files are local" "$(sh_on 1 'readlink /proc/$1/fd/*' $PID)" "(^|[[:space:]])$DIR/log"
 expect "… and goes on" goes_on
 expect_eq "… with no step missing or doubled" "$(ends node2 node1)" ok
+
+# SQLite looks at the number of its file before it writes, and makes its journal by path.
+start sqlite
+for mode in stop precopy lazy; do
+	expect "a writer of SQLite goes ($mode)" move 1 2 --mode $mode
+	expect "… goes on" goes_on
+	expect "… comes back" move 2 1 --mode $mode
+	expect "… goes on" goes_on
+done
+expect_eq "… every step is in its database, which is in order" "$(ends node1 node2 node1 node2 node1 node2 node1)" ok
 on 2 umount "$DIR"
 on 1 vremote export del "$DIR"
 

@@ -8,7 +8,7 @@
 
 Each step reads a random page of `data`, stores the step's number into `map`, which is mapped, and appends a record to `log`. EXTRA adds:
 `threads` (four that count), `pipeline` (three processes), `nameless` (a file without a name), `memory=MIB` (touched at random),
-`lock` (a lock on `log` for good).
+`lock` (a lock on `log` for good), `sqlite` (each step is a transaction of `steps.db`).
 """
 
 import hashlib
@@ -38,7 +38,7 @@ def steps(directory, extras):
     with open(f"{directory}/map", "r+b") as f:
         view = mmap.mmap(f.fileno(), PAGES * PAGE)
     rng = random.Random(1)
-    memory, counts, pipeline, nameless = None, [0] * 4, None, None
+    memory, counts, pipeline, nameless, db = None, [0] * 4, None, None, None
     for extra in extras:
         name, _, value = extra.partition("=")
         if name == "memory":
@@ -57,6 +57,11 @@ def steps(directory, extras):
         elif name == "lock":
             import fcntl
             fcntl.lockf(log, fcntl.LOCK_EX)
+        elif name == "sqlite":
+            import sqlite3
+            # Commits each statement, with a journal of its own.
+            db = sqlite3.connect(f"{directory}/steps.db", isolation_level=None)
+            db.execute("create table step (number integer primary key, node text)")
     step = 0
     while view[-1] == 0:
         page = rng.randrange(PAGES)
@@ -79,6 +84,8 @@ def steps(directory, extras):
             nameless.truncate()
             nameless.write(f"{step}".encode())
             nameless.flush()
+        if db:
+            db.execute("insert into step values (?, ?)", (step, node))
         view[8 * (step % 512):8 * (step % 512) + 8] = struct.pack("<Q", step)
         os.write(log, f"{step} {node} {page} {digest}\n".encode())
         step += 1
@@ -94,6 +101,12 @@ def steps(directory, extras):
             expected[at] = (expected[at] + 1) % 256
         if memory != expected:
             return "the memory is not what it was"
+    if db:
+        if db.execute("pragma integrity_check").fetchall() != [("ok",)]:
+            return "the database is damaged"
+        if db.execute("select number from step order by number").fetchall() != [(number,) for number in range(step)]:
+            return "the database lacks steps"
+        db.close()
     return f"end {step}"
 
 
@@ -103,7 +116,7 @@ def run(directory, pid, extras):
         f.write(random.Random(0).randbytes(PAGES * PAGE))
     with open(f"{directory}/map", "wb") as f:
         f.truncate(PAGES * PAGE)
-    for name in "log", "end":
+    for name in "log", "end", "steps.db", "steps.db-journal":
         if os.path.exists(f"{directory}/{name}"):
             os.unlink(f"{directory}/{name}")
     # The end is told through a file that is open all the time.
