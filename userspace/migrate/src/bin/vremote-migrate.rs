@@ -138,7 +138,7 @@ fn run(arguments: &Arguments) -> Result<bool, Problem> {
 }
 
 /// So often a tree that holds locks on files is tried again …
-const LOCK_TRIES: u32 = 8;
+const LOCK_TRIES: u32 = 20;
 
 /// … after this.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
