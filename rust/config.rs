@@ -2,8 +2,9 @@
 
 //! Configuration at run time: `/sys/kernel/config/vremote`.
 //!
-//! - `peers/<name>/`: made with mkdir; writing `address` ("10.0.0.2" or "10.0.0.2:1104") makes the node a peer, once; rmdir
-//!   removes the peer.
+//! - `peers/<name>/`: made with mkdir; writing `key` (the pre-shared key of the pair, 64 hexadecimal digits; never shown) and then
+//!   `address` ("10.0.0.2" or "10.0.0.2:1104") makes the node a peer, once; rmdir removes the peer. Without a key, `address` is `ENOKEY`,
+//!   unless the module was loaded with `plain=1`.
 //! - `exports/<id>/`: made with mkdir; `path` (an absolute path) and `root_squash` (0 or 1, default 1) can be written until
 //!   `enabled` is; writing 1 there exports the directory, writing 0 ends that, and so does rmdir.
 //!
@@ -26,11 +27,17 @@ use kernel::{
 
 use crate::{
     net::peer,
-    proto::limits::{MAX_NAME, MAX_PATH},
+    proto::{
+        limits::{MAX_NAME, MAX_PATH},
+        secure::{Key, KEY_BYTES},
+    },
 };
 
 /// Port that an address without one means: ours.
 static PORT: kernel::sync::SetOnce<u16> = kernel::sync::SetOnce::new();
+
+/// Whether peers without a key are taken.
+static PLAIN: kernel::sync::SetOnce<bool> = kernel::sync::SetOnce::new();
 
 /// A written attribute without the newline that `echo` adds.
 fn trimmed(text: &[u8]) -> &[u8] {
@@ -51,6 +58,19 @@ fn parse_address(text: &[u8]) -> Result<(u32, u16)> {
     Ok((u32::from(address), port))
 }
 
+/// 64 hexadecimal digits. `EINVAL`.
+fn parse_key(text: &[u8]) -> Result<Key> {
+    let digit = |at: usize| char::from(text[at]).to_digit(16).ok_or(EINVAL);
+    if text.len() != 2 * KEY_BYTES {
+        return Err(EINVAL);
+    }
+    let mut bytes = [0; KEY_BYTES];
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = (digit(2 * at)? << 4 | digit(2 * at + 1)?) as u8;
+    }
+    Ok(Key::take(&mut bytes))
+}
+
 /// The directory `vremote`: holds the two others, nothing can be made in it.
 struct Root;
 
@@ -61,9 +81,15 @@ struct Peers;
 #[pin_data(PinnedDrop)]
 struct PeerItem {
     name: CString,
-    /// Whether an address has been written.
     #[pin]
-    added: Mutex<bool>,
+    state: Mutex<PeerState>,
+}
+
+struct PeerState {
+    /// Until the address has been written.
+    key: Option<Key>,
+    /// Whether it has.
+    added: bool,
 }
 
 /// The directory `exports`.
@@ -96,6 +122,7 @@ impl configfs::GroupOperations for Peers {
             data: PeerItem,
             attributes: [
                 address: 0,
+                key: 1,
             ],
         };
         let own_name: CString = name.try_into()?;
@@ -104,7 +131,7 @@ impl configfs::GroupOperations for Peers {
             item_type,
             try_pin_init!(PeerItem {
                 name: own_name,
-                added <- new_mutex!(false),
+                state <- new_mutex!(PeerState { key: None, added: false }),
             }),
         ))
     }
@@ -116,7 +143,8 @@ impl configfs::AttributeOperations<0> for PeerItem {
 
     fn show(item: &PeerItem, page: &mut [u8; PAGE_SIZE]) -> Result<usize> {
         let mut out = Formatter::new(page);
-        if let Some(peer) = peer::by_name(item.name.to_bytes()).filter(|_| *item.added.lock()) {
+        if let Some(peer) = peer::by_name(item.name.to_bytes()).filter(|_| item.state.lock().added)
+        {
             let (address, port) = peer.addr();
             let a = address.to_be_bytes();
             writeln!(out, "{}.{}.{}.{}:{port}", a[0], a[1], a[2], a[3])?;
@@ -126,12 +154,41 @@ impl configfs::AttributeOperations<0> for PeerItem {
 
     fn store(item: &PeerItem, page: &[u8]) -> Result {
         let (address, port) = parse_address(page)?;
-        let mut added = item.added.lock();
-        if *added {
+        let mut state = item.state.lock();
+        if state.added {
             return Err(EBUSY);
         }
-        peer::add(item.name.to_bytes(), address, port)?;
-        *added = true;
+        if state.key.is_none() && PLAIN.copy() != Some(true) {
+            pr_warn!(
+                "peer {} has no key: nothing is said to it, see `vremote keygen`\n",
+                &*item.name
+            );
+            return Err(ENOKEY);
+        }
+        peer::add(item.name.to_bytes(), address, port, state.key.clone())?;
+        state.key = None;
+        state.added = true;
+        Ok(())
+    }
+}
+
+/// `key`.
+#[vtable]
+impl configfs::AttributeOperations<1> for PeerItem {
+    type Data = PeerItem;
+
+    /// Nothing: a key is shown to nobody.
+    fn show(_item: &PeerItem, _page: &mut [u8; PAGE_SIZE]) -> Result<usize> {
+        Ok(0)
+    }
+
+    fn store(item: &PeerItem, page: &[u8]) -> Result {
+        let key = parse_key(trimmed(page))?;
+        let mut state = item.state.lock();
+        if state.added {
+            return Err(EBUSY);
+        }
+        state.key = Some(key);
         Ok(())
     }
 }
@@ -139,7 +196,7 @@ impl configfs::AttributeOperations<0> for PeerItem {
 #[pinned_drop]
 impl PinnedDrop for PeerItem {
     fn drop(self: Pin<&mut Self>) {
-        if *self.added.lock() {
+        if self.state.lock().added {
             // It can only be missing if the whole service has ended.
             let _ = peer::remove(self.name.to_bytes());
         }
@@ -330,10 +387,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// Makes the directories. `port` is what an address without one means. Process context; `ENOMEM`, and `EEXIST` if
+    /// Makes the directories. `port` is what an address without one means, `plain` whether peers need no key. Process context; `ENOMEM`, and `EEXIST` if
     /// there is such a subsystem.
-    pub fn new(port: u16) -> Result<Config> {
+    pub fn new(port: u16, plain: bool) -> Result<Config> {
         PORT.populate(port);
+        PLAIN.populate(plain);
         let root_type = configfs_attrs! {
             container: configfs::Subsystem<Root>,
             data: Root,

@@ -13,7 +13,7 @@ use kernel::{
 
 use crate::{
     net::{self, peer},
-    proto::wire::{Kind, Malformed},
+    proto::{envelope::Malformed, wire::Kind},
 };
 
 /// Why something that was received, or was to be sent, went nowhere.
@@ -44,11 +44,21 @@ pub enum Reason {
     NotSent,
     /// The socket failed to receive.
     ReceiveError,
+    /// Not made with the key of the pair.
+    Forged,
+    /// Genuine, but seen before, or too old to tell.
+    Replayed,
+    /// Of a session that there is not, or no more.
+    UnknownSession,
+    /// Not encrypted, from a peer with a key; or encrypted, from one without.
+    Open,
+    /// More handshakes than are made in a second.
+    TooMany,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers, with their names in the document.
-    pub const ALL: [(Reason, &'static str); 12] = [
+    pub const ALL: [(Reason, &'static str); 17] = [
         (Reason::Truncated, "truncated"),
         (Reason::Magic, "magic"),
         (Reason::Version, "version"),
@@ -61,6 +71,11 @@ impl Reason {
         (Reason::NoMemory, "no_memory"),
         (Reason::NotSent, "not_sent"),
         (Reason::ReceiveError, "receive_error"),
+        (Reason::Forged, "forged"),
+        (Reason::Replayed, "replayed"),
+        (Reason::UnknownSession, "unknown_session"),
+        (Reason::Open, "open"),
+        (Reason::TooMany, "too_many"),
     ];
 }
 

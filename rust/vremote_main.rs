@@ -38,6 +38,10 @@ module! {
             default: 5000,
             description: "How long a call waits for a silent peer, in milliseconds",
         },
+        plain: u8 {
+            default: 0,
+            description: "1: take peers without a key, and say everything to them in the clear (for benchmarks)",
+        },
     },
 }
 
@@ -84,8 +88,12 @@ impl kernel::Module for VRemote {
             net::exit,
         )?;
         let stats = stats::Stats::new(port)?;
-        let config = config::Config::new(port)?;
+        let plain = module_parameters::plain.value() != 0;
+        let config = config::Config::new(port, plain)?;
         let hooks = Part::start(hooks::init, hooks::exit)?;
+        if plain {
+            pr_warn!("plain=1: peers without a key are believed, and what is said to them can be read and changed by all\n");
+        }
         pr_info!("Remote Storage, UDP Server: Listening on port {}\n", port);
         Ok(VRemote {
             _hooks: hooks,

@@ -22,7 +22,7 @@ const BATCH_BYTES: usize = 64_000;
 const MAX_SEGMENTS: usize = 128;
 
 /// Parts of a datagram: the padding of the one before it, its header, its payload.
-const PARTS: usize = 3;
+pub(super) const PARTS: usize = 3;
 
 /// Stores that are kept for batches.
 const STORES: usize = 8;
@@ -37,6 +37,8 @@ struct Store {
     parts: KVVec<kvec>,
     /// Pages that are copied only when the batch leaves.
     folios: KVVec<Folio>,
+    /// Where all of it is encrypted.
+    sealed: KVVec<u8>,
 }
 
 // SAFETY: The pointers in `parts` belong to what is in the same store.
@@ -48,6 +50,7 @@ impl Store {
             bytes: KVVec::with_capacity(BATCH_BYTES, GFP_KERNEL)?,
             parts: KVVec::with_capacity(PARTS * MAX_SEGMENTS, GFP_KERNEL)?,
             folios: KVVec::with_capacity(MAX_SEGMENTS, GFP_KERNEL)?,
+            sealed: KVVec::zeroed(BATCH_BYTES, GFP_KERNEL)?,
         })
     }
 
@@ -240,12 +243,13 @@ impl Batch {
 
     /// Hands everything to the socket. What it does not take is lost: counted, and sent again by whoever waits for an answer.
     pub fn flush(&mut self) {
-        let Some(store) = &mut self.store else {
+        let Some(store) = self.store.as_deref_mut() else {
             return;
         };
         if self.count != 0 {
             let segment = if self.count == 1 { 0 } else { self.segment };
-            self.peer.transmit(&mut store.parts, segment);
+            self.peer
+                .transmit(&mut store.parts, segment, &mut store.sealed);
             store.clear();
         }
         self.segment = 0;

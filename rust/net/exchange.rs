@@ -25,7 +25,7 @@ use kernel::{
     },
 };
 
-use super::{now_us, peer::Peer, timeout_us, timer, udp::Fragment};
+use super::{now_us, peer::Peer, timeout_us, timer};
 use crate::{
     proto::{
         limits::WORK_LIMIT_US,
@@ -44,7 +44,7 @@ pub trait Exchange: Send + Sync {
 
     /// A datagram of a `Grant` with a page arrived: pages are not put together before they are where they belong. It is up to the
     /// exchange to count the message ([`Peer::count_received`]) when it is whole. Else as [`Exchange::answer`].
-    fn piece(&self, _peer: &Arc<Peer>, _header: &Header, _fragment: &Fragment<'_>) -> bool {
+    fn piece(&self, _peer: &Arc<Peer>, _header: &Header, _fragment: &[u8]) -> bool {
         false
     }
 
@@ -251,7 +251,7 @@ pub(super) fn answered(peer: &Arc<Peer>, header: &Header, payload: &[u8]) {
 }
 
 /// A datagram arrived of an answer with a page. Receive thread.
-pub(super) fn piece(peer: &Arc<Peer>, header: &Header, fragment: &Fragment<'_>) {
+pub(super) fn piece(peer: &Arc<Peer>, header: &Header, fragment: &[u8]) {
     if waiting(peer, header).is_some_and(|exchange| exchange.piece(peer, header, fragment)) {
         finish(header.request);
     }

@@ -7,6 +7,8 @@
 //! | [`udp`] | the socket, the receive thread, segmentation offload |
 //! | [`peer`] | the table of peers, the hello handshake, sending a message |
 //! | [`batch`] | several messages to one peer in one go |
+//! | [`secure`] | the sessions with one peer: handshakes, what is encrypted and decrypted |
+//! | [`crypto`] | the kernel's crypto library |
 //! | [`exchange`] | requests in flight: retransmission, answers, deadlines; blocking calls |
 //! | [`timer`] | the one timer behind all of that |
 //!
@@ -14,8 +16,10 @@
 //! none of which is held while another part is called.
 
 pub mod batch;
+mod crypto;
 pub mod exchange;
 pub mod peer;
+mod secure;
 pub mod timer;
 pub mod udp;
 
@@ -133,6 +137,7 @@ pub fn prepare(timeout_ms: u32) {
     batch::prepare();
     exchange::prepare();
     peer::prepare();
+    secure::prepare();
     timer::prepare();
 }
 

@@ -24,8 +24,10 @@ use kernel::{
 use core::{fmt::Write, ops::Deref};
 
 use super::{
-    batch, exchange, may_log, now_us, own_epoch, own_name, timer,
-    udp::{self, Fragment, Socket},
+    batch, exchange, may_log, now_us, own_epoch, own_name,
+    secure::Secure,
+    timer,
+    udp::{self, Socket},
     Workqueue,
 };
 use crate::{
@@ -35,14 +37,19 @@ use crate::{
             PEER_DOWN_US,
         },
         reliable::{Assembly, OnceWindow, RttEstimator},
-        wire::{flags, Header, Kind, HEADER_BYTES},
+        secure::Key,
+        wire::{flags, Header, Kind, DATAGRAM_BYTES, HEADER_BYTES},
     },
+    shim,
     stats::{self, write_json_string, PeerCounters, Reason},
     wait::Changes,
 };
 
 /// Shortest time between two hellos that something received made us send.
 const HELLO_PAUSE_US: u64 = 100_000;
+
+/// A peer silent for so long may have lost its sessions: a new one is begun.
+const STALE_US: u64 = 3 * HELLO_INTERVAL_US;
 
 /// Payload of a datagram, from the largest to the smallest: the next one is tried when the way to a peer takes no larger
 /// ones. For an MTU of 1500, 1280 (the least of IPv6, and of many tunnels) and 576.
@@ -96,6 +103,10 @@ pub struct Peer {
     pub(super) once_ended: Changes,
     #[pin]
     renewal: Work<Peer>,
+    /// `None`: what is said with this peer is neither encrypted nor proved.
+    secure: Option<Pin<KBox<Secure>>>,
+    #[pin]
+    handshakes: Work<Peer, HANDSHAKES>,
     /// What was sent and received.
     pub counters: PeerCounters,
 }
@@ -127,8 +138,12 @@ struct Assemblies {
     partial: KVec<Partial>,
 }
 
+/// Tells [`Peer`]'s works apart.
+const HANDSHAKES: u64 = 1;
+
 impl_has_work! {
     impl HasWork<Self> for Peer { self.renewal }
+    impl HasWork<Self, HANDSHAKES> for Peer { self.handshakes }
 }
 
 impl Deref for Peer {
@@ -166,14 +181,23 @@ global_lock! {
     unsafe(uninit) static RENEWALS: Mutex<Option<Workqueue>> = None;
 }
 
+global_lock! {
+    // SAFETY: Initialised in `prepare`, before anything else.
+    /// Where handshakes are made. Not in the queue above: what ends a session may wait for memory, and freeing memory for a new session.
+    unsafe(uninit) static HANDSHAKERS: Mutex<Option<Workqueue>> = None;
+}
+
 /// Makes sessions possible. Process context; `ENOMEM`.
 pub(super) fn start() -> Result {
     *RENEWALS.lock() = Some(Workqueue::new(c"vremote_session", false)?);
+    *HANDSHAKERS.lock() = Some(Workqueue::new(c"vremote_handshake", false)?);
     Ok(())
 }
 
 /// Waits until all sessions that ended are cleaned up. The receive thread must have ended.
 pub(super) fn stop() {
+    let handshakers = HANDSHAKERS.lock().take();
+    drop(handshakers);
     let queue = RENEWALS.lock().take();
     drop(queue);
 }
@@ -182,6 +206,7 @@ pub(super) fn prepare() {
     // SAFETY: Called once, at load.
     unsafe {
         RENEWALS.init();
+        HANDSHAKERS.init();
         ADMIN.init();
         TABLE.init();
     }
@@ -255,7 +280,7 @@ pub fn snapshot() -> Result<KVec<Arc<Peer>>> {
 /// `EINVAL`: no name, or one with a slash, or the name, address and port are no peer's. `EEXIST`: the name is this node's own,
 /// or a peer has that name or that address. `ENOSPC`: there are [`MAX_NODES`] peers. `ENOTCONN`: the service does not run.
 /// `ENOMEM`.
-pub fn add(name: &[u8], address: u32, port: u16) -> Result<Arc<Peer>> {
+pub fn add(name: &[u8], address: u32, port: u16, psk: Option<Key>) -> Result<Arc<Peer>> {
     let bad_name =
         name.is_empty() || name.len() > MAX_NAME || name.contains(&b'/') || name.contains(&0);
     if bad_name || name == b"." || name == b".." || port == 0 || !is_unicast(address) {
@@ -288,9 +313,14 @@ pub fn add(name: &[u8], address: u32, port: u16) -> Result<Arc<Peer>> {
         address,
         port,
     };
+    let secure = match psk {
+        Some(psk) => Some(KBox::pin_init(Secure::new(name, psk)?, GFP_KERNEL)?),
+        None => None,
+    };
     let peer = Arc::pin_init(
         pin_init!(Peer {
             identity,
+            secure,
             socket,
             epoch: Atomic::new(0),
             heard: Atomic::new(0),
@@ -309,6 +339,7 @@ pub fn add(name: &[u8], address: u32, port: u16) -> Result<Arc<Peer>> {
             once <- new_spinlock!(OnceWindow::new()),
             once_ended <- Changes::new(),
             renewal <- new_work!("vremote::peer"),
+            handshakes <- new_work!("vremote::handshakes"),
             counters: PeerCounters::new(),
         }),
         GFP_KERNEL,
@@ -336,7 +367,11 @@ pub fn remove(name: &[u8]) -> Result {
     TABLE.lock().keys[slot] = 0;
     peer.gone.store(true, Release);
     udp::quiesce();
-    peer.epoch.store(0, Relaxed);
+    {
+        // A handshake may just end.
+        let _link = peer.link.lock();
+        peer.epoch.store(0, Relaxed);
+    }
     exchange::end(&peer, ENOTCONN);
     crate::origin::peer_gone(peer.slot);
     crate::remote::peer_gone(&peer);
@@ -384,6 +419,12 @@ pub(super) fn tick(now: u64) -> u64 {
         };
         next = now + HELLO_INTERVAL_US;
         let silent = peer.silent_us(now);
+        if let Some(secure) = &peer.secure {
+            secure.tick(&peer, now);
+            if silent >= STALE_US {
+                secure.begin(&peer, true);
+            }
+        }
         if silent >= HELLO_INTERVAL_US {
             peer.hello(true);
         }
@@ -467,6 +508,18 @@ impl Peer {
     }
 
     // Sessions.
+
+    /// The sessions that are encrypted; `None`: none of this peer's are.
+    pub(super) fn secure(&self) -> Option<&Secure> {
+        self.secure.as_deref()
+    }
+
+    /// Has the workqueue look at what [`Secure`] has to do.
+    pub(super) fn shake_hands(self: &Arc<Self>) {
+        if let Some(queue) = &*HANDSHAKERS.lock() {
+            let _ = queue.queue().enqueue::<_, HANDSHAKES>(self.clone());
+        }
+    }
 
     /// Says hello; without `always` at most every [`HELLO_PAUSE_US`].
     pub(super) fn hello(self: &Arc<Self>, always: bool) {
@@ -553,12 +606,14 @@ impl Peer {
         self.greet(Kind::Hello, epoch, now);
     }
 
-    /// The peer's epoch is proven. Receive thread.
-    fn agreed(self: &Arc<Self>, epoch: u64) {
+    /// The peer's epoch is proven. Process context.
+    pub(super) fn agreed(self: &Arc<Self>, epoch: u64) {
         let renew = {
             let mut link = self.link.lock();
             let current = self.epoch();
-            if epoch == current || epoch == link.next_epoch {
+            if self.is_gone() {
+                return;
+            } else if epoch == current || epoch == link.next_epoch {
                 false
             } else if link
                 .retired
@@ -589,7 +644,7 @@ impl Peer {
             self.log("started anew");
             // It may be queued already: then it takes the youngest epoch.
             if let Some(queue) = &*RENEWALS.lock() {
-                let _ = queue.queue().enqueue(self.clone());
+                let _ = queue.queue().enqueue::<_, 0>(self.clone());
             }
         } else if self.epoch() != 0 {
             let first = !self.shown_up.load(Relaxed);
@@ -653,14 +708,23 @@ impl Peer {
         if payload.len() > fragment && batch::send(self, &header, payload) {
             return Ok(());
         }
+        self.send_singly(header, payload);
+        Ok(())
+    }
+
+    /// Sends a message with all its fields, datagram by datagram. Not inlined: what needs no room on the stack should not have it.
+    #[inline(never)]
+    fn send_singly(self: &Arc<Self>, mut header: Header, payload: &[u8]) {
+        let fragment = usize::from(header.fragment);
+        let mut room = [0; DATAGRAM_BYTES];
         let pieces = payload.len().div_ceil(fragment.max(1)).max(1);
         for piece in 0..pieces {
             let from = piece * fragment;
             let to = payload.len().min(from + fragment);
             header.offset = from as u32;
-            self.transmit(&mut [part(&header.encode()), part(&payload[from..to])], 0);
+            let mut parts = [part(&header.encode()), part(&payload[from..to])];
+            self.transmit(&mut parts, 0, &mut room);
         }
-        Ok(())
     }
 
     /// Counts and traces a whole message that arrived. Any context.
@@ -679,10 +743,39 @@ impl Peer {
     }
 
     /// Hands datagrams to the socket: with segment 0 all parts are one, else they are datagrams of `segment` bytes each but the
-    /// last one, and no part belongs to two of them.
-    pub(super) fn transmit(&self, parts: &mut [bindings::kvec], segment: usize) {
+    /// last one, and no part belongs to two of them. `room`: for as many bytes, to encrypt them to.
+    pub(super) fn transmit(
+        self: &Arc<Self>,
+        parts: &mut [bindings::kvec],
+        segment: usize,
+        room: &mut [u8],
+    ) {
+        let Some(secure) = &self.secure else {
+            return self.put(parts, segment);
+        };
+        let bytes = parts.iter().map(|part| part.iov_len).sum();
+        let sealed = room.get_mut(..bytes).ok_or(ENOMEM).and_then(|room| {
+            // SAFETY: All parts were made by `part` from slices that outlive this call.
+            unsafe { secure.seal(self, parts, segment, room) }?;
+            Ok(room)
+        });
+        match sealed {
+            Ok(sealed) => self.put(&mut [part(sealed)], segment),
+            // Hellos to a peer with which no session has begun: that is what they are for.
+            Err(error) if error == ENOTCONN && self.epoch() == 0 => (),
+            Err(error) => self.not_sent(error),
+        }
+    }
+
+    /// Hands one datagram to the socket that is not to be encrypted: one of a handshake.
+    pub(super) fn transmit_open(&self, datagram: &[u8]) {
+        self.put(&mut [part(datagram)], 0);
+    }
+
+    /// Hands datagrams to the socket as they are: all parts are one with segment 0, else `segment` bytes each but the last one.
+    fn put(&self, parts: &mut [bindings::kvec], segment: usize) {
         if segment != 0 && !self.segmentation.load(Relaxed) {
-            return self.transmit_singly(parts, segment);
+            return self.put_singly(parts, segment);
         }
         let bytes = parts.iter().map(|part| part.iov_len).sum();
         // SAFETY: All parts were made by `part` from slices that outlive this call, and the sum is right.
@@ -693,24 +786,39 @@ impl Peer {
         match result {
             Ok(()) => self.counters.tx_bytes.add(bytes as u64),
             Err(error) if segment != 0 && self.refused_segments(error) => {
-                self.transmit_singly(parts, segment);
+                self.put_singly(parts, segment);
             }
             Err(error) => self.not_sent(error),
         }
     }
 
-    /// [`Peer::transmit`] where the kernel does not cut.
-    fn transmit_singly(&self, mut parts: &mut [bindings::kvec], segment: usize) {
-        while !parts.is_empty() {
-            let mut bytes = 0;
-            let mut count = 0;
-            while bytes < segment && count < parts.len() {
-                bytes += parts[count].iov_len;
+    /// [`Peer::put`] where the kernel does not cut.
+    fn put_singly(&self, parts: &mut [bindings::kvec], segment: usize) {
+        let mut datagram = [const { part(&[]) }; batch::PARTS];
+        let mut count = 0;
+        let mut bytes = 0;
+        for one in parts {
+            let mut left = *one;
+            while left.iov_len != 0 {
+                let here = left.iov_len.min(segment - bytes);
+                datagram[count] = bindings::kvec {
+                    iov_len: here,
+                    ..left
+                };
+                left = bindings::kvec {
+                    iov_base: left.iov_base.wrapping_byte_add(here),
+                    iov_len: left.iov_len - here,
+                };
                 count += 1;
+                bytes += here;
+                if bytes == segment || count == batch::PARTS {
+                    self.put(&mut datagram[..count], 0);
+                    (count, bytes) = (0, 0);
+                }
             }
-            let (datagram, rest) = parts.split_at_mut(count);
-            self.transmit(datagram, 0);
-            parts = rest;
+        }
+        if count != 0 {
+            self.put(&mut datagram[..count], 0);
         }
     }
 
@@ -736,7 +844,7 @@ impl Peer {
     // Reassembly.
 
     /// A fragment of a larger message. Receive thread; hands the message on when it is complete.
-    pub(super) fn assemble(self: &Arc<Self>, header: &Header, fragment: &Fragment<'_>) {
+    pub(super) fn assemble(self: &Arc<Self>, header: &Header, fragment: &[u8]) {
         let outcome = self.assemblies.lock().accept(header, fragment);
         match outcome {
             Ok(None) => (),
@@ -762,10 +870,13 @@ impl Peer {
 
     /// One element of the status document's `peers`.
     pub(crate) fn write_status(&self, out: &mut impl Write) -> core::fmt::Result {
-        let state = match (self.heard.load(Relaxed), self.is_up()) {
-            (0, _) => "unknown",
-            (_, true) => "up",
-            (_, false) => "down",
+        let up = self.is_up();
+        let refused = self.secure().filter(|_| !up).and_then(Secure::refused);
+        let state = match (self.heard.load(Relaxed), refused) {
+            _ if up => "up",
+            (_, Some(_)) => "unauthenticated",
+            (0, None) => "unknown",
+            (_, None) => "down",
         };
         write!(out, "{{\"name\":")?;
         write_json_string(out, &self.name)?;
@@ -789,7 +900,15 @@ impl Peer {
             Some(us) => write!(out, ",\"rtt_us\":{us}")?,
             None => write!(out, ",\"rtt_us\":null")?,
         }
-        write!(out, ",\"rto_us\":{rto},\"tx\":")?;
+        write!(
+            out,
+            ",\"rto_us\":{rto},\"encrypted\":{}",
+            self.secure.is_some()
+        )?;
+        if let Some(why) = refused {
+            write!(out, ",\"reason\":\"{why}\"")?;
+        }
+        write!(out, ",\"tx\":")?;
         self.counters.tx.write(out)?;
         write!(out, ",\"rx\":")?;
         self.counters.rx.write(out)?;
@@ -845,13 +964,24 @@ impl WorkItem for Peer {
     }
 }
 
+impl WorkItem<HANDSHAKES> for Peer {
+    type Pointer = Arc<Peer>;
+
+    fn run(peer: Arc<Peer>) {
+        if let Some(secure) = peer.secure().filter(|_| !peer.is_gone()) {
+            // SAFETY: Changes the current task's allocation flags only, back below. Freeing memory may wait for the session that is
+            // being begun, so getting memory for it must not wait for that.
+            let flags = unsafe { shim::vremote_net_noio_begin() };
+            secure.work(&peer);
+            // SAFETY: As above; these are the flags of before.
+            unsafe { shim::vremote_net_noio_end(flags) };
+        }
+    }
+}
+
 impl Assemblies {
     /// Takes a fragment; gives the message if that completes it.
-    fn accept(
-        &mut self,
-        header: &Header,
-        fragment: &Fragment<'_>,
-    ) -> Result<Option<Partial>, Reason> {
+    fn accept(&mut self, header: &Header, fragment: &[u8]) -> Result<Option<Partial>, Reason> {
         let common = Header {
             offset: 0,
             flags: header.flags & !flags::RETRY,
@@ -868,9 +998,10 @@ impl Assemblies {
         let partial = &mut self.partial[place];
         if let Some(range) = partial.state.accept(header) {
             let room = partial.bytes.get_mut(range).ok_or(Reason::Field)?;
-            if !fragment.copy(room) {
+            if room.len() != fragment.len() {
                 return Err(Reason::Field);
             }
+            room.copy_from_slice(fragment);
         }
         if !partial.state.complete() {
             return Ok(None);

@@ -20,7 +20,10 @@ use super::{
     peer::{self, Peer},
 };
 use crate::{
-    proto::wire::{Header, Kind, HEADER_BYTES},
+    proto::{
+        envelope::{Envelope, What, ENVELOPE_BYTES},
+        wire::{Header, Kind, DATAGRAM_BYTES},
+    },
     shim,
     stats::{dropped, Reason},
 };
@@ -75,25 +78,6 @@ impl Drop for Packet {
     fn drop(&mut self) {
         // SAFETY: By the type's invariant the packet is ours.
         unsafe { shim::vremote_net_free(self.0.skb) };
-    }
-}
-
-/// The payload of one datagram, still in its packet: whoever knows where it belongs copies it there.
-pub struct Fragment<'a> {
-    packet: &'a Packet,
-    at: usize,
-    bytes: usize,
-}
-
-impl Fragment<'_> {
-    /// Bytes of payload.
-    pub fn len(&self) -> usize {
-        self.bytes
-    }
-
-    /// Copies the payload. `false`: `out` is not as long as that, and left as it is.
-    pub fn copy(&self, out: &mut [u8]) -> bool {
-        out.len() == self.bytes && self.packet.copy(self.at, out)
     }
 }
 
@@ -169,6 +153,8 @@ impl Drop for Socket {
 /// The receive thread with what it works on.
 struct Receiver {
     socket: Arc<Socket>,
+    /// The datagram in hand. A longer one is none of ours.
+    datagram: [u8; DATAGRAM_BYTES],
     /// The last sender: most datagrams come from the same one as the datagram before.
     last: Option<Arc<Peer>>,
 }
@@ -223,6 +209,7 @@ pub(super) fn start(port: u16) -> Result<u16> {
     let receiver = KBox::new(
         Receiver {
             socket: socket.clone(),
+            datagram: [0; DATAGRAM_BYTES],
             last: None,
         },
         GFP_KERNEL,
@@ -313,30 +300,46 @@ impl Receiver {
         };
         for (at, bytes) in packet.datagrams() {
             peer.counters.rx_bytes.add(bytes as u64);
-            let mut head = [0; HEADER_BYTES];
-            let head = &mut head[..bytes.min(HEADER_BYTES)];
-            let decoded = packet
-                .copy(at, head)
-                .then(|| Header::decode_head(head, bytes));
-            match decoded {
-                Some(Ok(header)) => {
-                    let fragment = Fragment {
-                        packet,
-                        at: at + HEADER_BYTES,
-                        bytes: header.fragment_bytes(),
-                    };
-                    hand_on(&peer, &header, &fragment);
-                }
-                Some(Err(malformed)) => peer.dropped(malformed.into()),
-                None => dropped(Reason::ReceiveError),
+            let room = &mut self.datagram[..bytes.min(DATAGRAM_BYTES)];
+            let taken = if packet.copy(at, room) {
+                take(&peer, room, bytes)
+            } else {
+                Err(Reason::ReceiveError)
+            };
+            if let Err(reason) = taken {
+                peer.dropped(reason);
             }
         }
         self.last = Some(peer);
     }
 }
 
-/// One datagram of a peer.
-fn hand_on(peer: &Arc<Peer>, header: &Header, fragment: &Fragment<'_>) {
+/// One datagram of `bytes` bytes from a peer's address: opens its envelope.
+fn take(peer: &Arc<Peer>, datagram: &mut [u8], bytes: usize) -> Result<(), Reason> {
+    let envelope = Envelope::decode(datagram, bytes)?;
+    let end = ENVELOPE_BYTES + usize::from(envelope.length);
+    let datagram = datagram.get_mut(..end).ok_or(Reason::Field)?;
+    let (epoch, peer_epoch) = match (peer.secure(), envelope.what) {
+        (None, What::Open) => (envelope.counter, envelope.session),
+        (Some(secure), What::Message) => {
+            (secure.open(peer, &envelope, datagram)?.epoch(), own_epoch())
+        }
+        (Some(secure), What::First | What::Second) => {
+            let datagram = datagram.first_chunk().ok_or(Reason::Truncated)?;
+            return secure.handshake(peer, &envelope, datagram);
+        }
+        (Some(secure), What::Cookie) => {
+            return secure.cookie(peer, datagram.first_chunk().ok_or(Reason::Truncated)?);
+        }
+        (None, _) | (Some(_), What::Open) => return Err(Reason::Open),
+    };
+    let (header, fragment) = Header::decode_text(&datagram[ENVELOPE_BYTES..], epoch, peer_epoch)?;
+    hand_on(peer, &header, fragment);
+    Ok(())
+}
+
+/// One datagram's part of a message of a peer.
+fn hand_on(peer: &Arc<Peer>, header: &Header, fragment: &[u8]) {
     let session = matches!(header.kind, Kind::Hello | Kind::HelloAck);
     if !session {
         if header.peer_epoch != own_epoch() || header.epoch != peer.epoch() {
@@ -345,22 +348,16 @@ fn hand_on(peer: &Arc<Peer>, header: &Header, fragment: &Fragment<'_>) {
             return;
         }
         peer.heard();
-        if header.kind == Kind::Grant && fragment.len() != 0 {
+        if header.kind == Kind::Grant && !fragment.is_empty() {
             return exchange::piece(peer, header, fragment);
         }
         if header.length as usize != fragment.len() {
             return peer.assemble(header, fragment);
         }
     }
-    let payload = match fragment.len() {
-        0 => Ok(KVVec::new()),
-        bytes => KVVec::zeroed(bytes, GFP_KERNEL),
-    };
-    let Ok(mut payload) = payload else {
-        return peer.dropped(Reason::NoMemory);
-    };
-    if !fragment.copy(&mut payload) {
-        dropped(Reason::ReceiveError);
+    let mut payload = KVVec::new();
+    if payload.extend_from_slice(fragment, GFP_KERNEL).is_err() {
+        peer.dropped(Reason::NoMemory);
     } else if session {
         peer.counters.rx.of(header.kind).add(1);
         peer.hello_received(header, &payload);

@@ -8,7 +8,8 @@
 //! | file | what it is |
 //! |---|---|
 //! | [`limits`] | every limit and time-out |
-//! | [`wire`] | the layout of every byte on the network |
+//! | [`envelope`] | what every datagram begins with, and the datagrams of a handshake |
+//! | [`wire`] | the layout of messages: header and payloads |
 //! | [`nodes`] | a set of nodes |
 //! | [`directory`] | one page at its origin: `(state, event) -> (state, actions)` |
 //! | [`copy`] | one page at a remote: `(state, message) -> (state, verdict)` |
@@ -20,6 +21,7 @@
 
 pub mod copy;
 pub mod directory;
+pub mod envelope;
 pub mod limits;
 pub mod nodes;
 pub mod reliable;

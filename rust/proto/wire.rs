@@ -1,10 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Wire format, version 1: the only place where bytes on the network are laid out.
+//! Messages as they are on the network, version 1: header and payloads.
 //!
-//! Every datagram is one [`Header`] of 96 bytes and then one fragment of the message's payload. All integers are
-//! little-endian. A message of more than [`FRAGMENT_BYTES`] is sent as several datagrams with equal headers but for
-//! `offset`; IP never has to fragment. Padding may follow a fragment and is ignored.
+//! Every datagram is an envelope ([`super::envelope`], 40 bytes), one [`Header`] (60 bytes) and then one fragment of the message's payload;
+//! header and fragment are encrypted. All integers are little-endian. A message of more than [`FRAGMENT_BYTES`] is sent as several datagrams with
+//! equal headers but for `offset`; IP never has to fragment. Padding may follow a fragment and is ignored.
+//!
+//! | bytes of the header | what |
+//! |---|---|
+//! | 0 | [`Kind`] |
+//! | 1 | 0 |
+//! | 2..4, 4..6, 6..8 | `flags`, `status`, `fragment` |
+//! | 8.., 16.., 24.., 32.., 40..48 | `seq`, `request`, `file`, `index`, `size` |
+//! | 48.., 52.., 56..60 | `length`, `offset`, `count` |
+//!
+//! Both epochs are not in it: the session that a datagram belongs to tells them, or its envelope if it is `Open`.
 //!
 //! | seed's operator | message here | meaning |
 //! |---|---|---|
@@ -20,22 +30,19 @@
 //! 4. if it must not run twice, `Kind::once` says so and the reply cache keeps its reply;
 //! 5. a generator in the property tests and a line in the corpus.
 
+use core::cmp::Ordering;
+
+use super::envelope::{Envelope, Malformed, What, CLEAR_BYTES, ENVELOPE_BYTES};
 use super::limits::{
     FRAGMENT_BYTES, MAX_BATCH_PAGES, MAX_PAGES, MAX_PAYLOAD, MAX_SEQ, MAX_SIZE, MAX_XATTR,
     PAGE_BYTES,
 };
 
-/// First four bytes of every datagram.
-pub const MAGIC: u32 = u32::from_le_bytes(*b"VRMT");
+/// Bytes of a header without its envelope.
+pub const BODY_BYTES: usize = 60;
 
-/// Version of this format. Another one is a counted drop.
-pub const VERSION: u8 = 1;
-
-/// Bytes of an encoded [`Header`].
-pub const HEADER_BYTES: usize = 96;
-
-/// Bytes kept for an authentication tag at the end of the header; zero in version 1.
-pub const TAG_BYTES: usize = 16;
+/// Bytes of an envelope and a header.
+pub const HEADER_BYTES: usize = ENVELOPE_BYTES + BODY_BYTES;
 
 /// A datagram of a full fragment.
 pub const DATAGRAM_BYTES: usize = HEADER_BYTES + FRAGMENT_BYTES;
@@ -329,21 +336,6 @@ impl Default for Header {
     }
 }
 
-/// Why a datagram was dropped. Each has a counter; nothing else happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Malformed {
-    /// Shorter than a header, or than its fragment.
-    Truncated,
-    /// Not ours.
-    Magic,
-    /// Another version of the format.
-    Version,
-    /// A kind that this version does not know.
-    Kind,
-    /// Unknown flags, or fields outside their limits.
-    Field,
-}
-
 /// Writes integers one after another; the reverse of [`Reader`].
 struct Writer<'a> {
     bytes: &'a mut [u8],
@@ -402,18 +394,24 @@ impl Header {
         self.flags & mask == mask
     }
 
-    /// The header's bytes; the tag is zero.
+    /// The header's bytes in an envelope of kind `Open`; who seals it replaces the envelope.
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        let envelope = Envelope {
+            what: What::Open,
+            length: (BODY_BYTES + self.fragment_bytes()) as u16,
+            session: self.peer_epoch,
+            counter: self.epoch,
+        };
         let mut bytes = [0; HEADER_BYTES];
+        bytes[..CLEAR_BYTES].copy_from_slice(&envelope.encode());
         let mut w = Writer {
-            bytes: &mut bytes,
+            bytes: &mut bytes[ENVELOPE_BYTES..],
             at: 0,
         };
-        w.put(MAGIC.to_le_bytes());
-        w.put([VERSION, self.kind as u8]);
+        w.put([self.kind as u8, 0]);
         w.put(self.flags.to_le_bytes());
-        w.put(self.epoch.to_le_bytes());
-        w.put(self.peer_epoch.to_le_bytes());
+        w.put(self.status.to_le_bytes());
+        w.put(self.fragment.to_le_bytes());
         w.put(self.seq.to_le_bytes());
         w.put(self.request.to_le_bytes());
         w.put(self.file.to_le_bytes());
@@ -422,34 +420,41 @@ impl Header {
         w.put(self.length.to_le_bytes());
         w.put(self.offset.to_le_bytes());
         w.put(self.count.to_le_bytes());
-        w.put(self.fragment.to_le_bytes());
-        w.put(self.status.to_le_bytes());
-        debug_assert!(w.at + TAG_BYTES == HEADER_BYTES);
+        debug_assert!(w.at == BODY_BYTES);
         bytes
     }
 
-    /// Splits a datagram into its header and its fragment, without the padding.
+    /// Splits a datagram that is not encrypted into its header and its fragment, without the padding.
     ///
     /// # Errors
     ///
     /// Says why the datagram must be dropped. No bytes make it panic.
     pub fn decode(datagram: &[u8]) -> Result<(Header, &[u8]), Malformed> {
-        let header = Header::decode_head(datagram, datagram.len())?;
-        Ok((header, &datagram[HEADER_BYTES..][..header.fragment_bytes()]))
+        let envelope = Envelope::decode(datagram, datagram.len())?;
+        if envelope.what != What::Open {
+            return Err(Malformed::Kind);
+        }
+        let text = &datagram[ENVELOPE_BYTES..][..usize::from(envelope.length)];
+        Header::decode_text(text, envelope.counter, envelope.session)
     }
 
-    /// [`Header::decode`] with only the first bytes of the datagram at hand, of `bytes` in all. Then the fragment is the
-    /// [`Header::fragment_bytes`] behind [`HEADER_BYTES`].
+    /// Splits what was in an envelope into a header with these epochs, of the sender and of this node, and its fragment.
     ///
     /// # Errors
     ///
     /// As [`Header::decode`].
-    pub fn decode_head(head: &[u8], bytes: usize) -> Result<Header, Malformed> {
-        let header = Header::parse(head)?;
-        if HEADER_BYTES + header.fragment_bytes() > bytes {
-            return Err(Malformed::Truncated);
+    pub fn decode_text(
+        text: &[u8],
+        epoch: u64,
+        peer_epoch: u64,
+    ) -> Result<(Header, &[u8]), Malformed> {
+        let header = Header::parse(text, epoch, peer_epoch)?;
+        let fragment = &text[BODY_BYTES..];
+        match fragment.len().cmp(&header.fragment_bytes()) {
+            Ordering::Less => Err(Malformed::Truncated),
+            Ordering::Equal => Ok((header, fragment)),
+            Ordering::Greater => Err(Malformed::Field),
         }
-        Ok(header)
     }
 
     /// Bytes of payload that this datagram carries.
@@ -457,24 +462,28 @@ impl Header {
         (self.length.saturating_sub(self.offset) as usize).min(self.fragment as usize)
     }
 
-    fn parse(datagram: &[u8]) -> Result<Header, Malformed> {
-        if datagram.len() < HEADER_BYTES {
+    fn parse(text: &[u8], epoch: u64, peer_epoch: u64) -> Result<Header, Malformed> {
+        if text.len() < BODY_BYTES {
             return Err(Malformed::Truncated);
         }
-        let mut r = Reader { bytes: datagram };
+        let mut r = Reader { bytes: text };
         let short = Malformed::Truncated;
-        if r.u32().ok_or(short)? != MAGIC {
-            return Err(Malformed::Magic);
-        }
-        if r.u8().ok_or(short)? != VERSION {
-            return Err(Malformed::Version);
-        }
         let kind = Kind::from_u8(r.u8().ok_or(short)?).ok_or(Malformed::Kind)?;
+        if r.u8().ok_or(short)? != 0 {
+            return Err(Malformed::Field);
+        }
+        let (flags, status, fragment) = (
+            r.u16().ok_or(short)?,
+            r.u16().ok_or(short)?,
+            r.u16().ok_or(short)?,
+        );
         let header = Header {
             kind,
-            flags: r.u16().ok_or(short)?,
-            epoch: r.u64().ok_or(short)?,
-            peer_epoch: r.u64().ok_or(short)?,
+            flags,
+            status,
+            fragment,
+            epoch,
+            peer_epoch,
             seq: r.u64().ok_or(short)?,
             request: r.u64().ok_or(short)?,
             file: r.u64().ok_or(short)?,
@@ -483,8 +492,6 @@ impl Header {
             length: r.u32().ok_or(short)?,
             offset: r.u32().ok_or(short)?,
             count: r.u32().ok_or(short)?,
-            fragment: r.u16().ok_or(short)?,
-            status: r.u16().ok_or(short)?,
         };
         header.check()?;
         Ok(header)

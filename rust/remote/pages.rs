@@ -27,7 +27,6 @@ use crate::net::{
     self,
     exchange::{self, Exchange},
     peer::Peer,
-    udp::Fragment,
 };
 use crate::proto::{
     copy::{Copy, GrantVerdict, Pending, Want},
@@ -70,7 +69,7 @@ impl Slot {
 
     /// A piece of a grant with the page's bytes arrived: puts it into the folio, which nobody reads before it is whole. Says whether
     /// it is.
-    fn arrived(&mut self, header: &Header, piece: &Fragment<'_>) -> bool {
+    fn arrived(&mut self, header: &Header, piece: &[u8]) -> bool {
         let (seq, assembly) = &mut self.arriving;
         if header.seq < *seq {
             return false;
@@ -84,9 +83,13 @@ impl Slot {
             return false;
         };
         let placed = match &mut self.hold {
-            Hold::Fill(folio) => folio
-                .unread_mut(range)
-                .is_some_and(|bytes| piece.copy(bytes)),
+            Hold::Fill(folio) => match folio.unread_mut(range) {
+                Some(bytes) if bytes.len() == piece.len() => {
+                    bytes.copy_from_slice(piece);
+                    true
+                }
+                _ => false,
+            },
             // The bytes here are the same.
             Hold::Upgrade(_) => true,
         };
@@ -163,7 +166,7 @@ impl Exchange for Get {
         true
     }
 
-    fn piece(&self, peer: &Arc<Peer>, header: &Header, piece: &Fragment<'_>) -> bool {
+    fn piece(&self, peer: &Arc<Peer>, header: &Header, piece: &[u8]) -> bool {
         self.inode.granted(peer, header, Some(piece))
     }
 
@@ -379,12 +382,7 @@ impl Inode {
     }
 
     /// A `Grant` arrived, or a piece of one that has bytes. Says whether its request is over. Receive thread.
-    fn granted(
-        self: &Arc<Inode>,
-        peer: &Peer,
-        header: &Header,
-        piece: Option<&Fragment<'_>>,
-    ) -> bool {
+    fn granted(self: &Arc<Inode>, peer: &Peer, header: &Header, piece: Option<&[u8]>) -> bool {
         let page = header.index;
         let mut fill = None;
         let mut refused = None;

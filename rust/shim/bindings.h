@@ -18,6 +18,7 @@
 #include <linux/pagemap.h>
 #include <linux/workqueue.h>
 
+#include "crypto.h"
 #include "locks.h"
 #include "names.h"
 #include "net.h"

@@ -151,6 +151,17 @@ void vremote_net_thread_begin(void)
 	memalloc_noio_save();
 }
 
+/* Inline, both: the same for a while. */
+unsigned int vremote_net_noio_begin(void)
+{
+	return memalloc_noio_save();
+}
+
+void vremote_net_noio_end(unsigned int flags)
+{
+	memalloc_noio_restore(flags);
+}
+
 /* alloc_workqueue is a macro, its flags are an enum that changes with the kernel. */
 struct workqueue_struct *vremote_net_workqueue(const char *name, bool urgent)
 {

@@ -36,6 +36,8 @@ void vremote_net_free(struct sk_buff *skb);
 /* Threads and delayed work */
 struct task_struct *vremote_net_thread(int (*run)(void *data), void *data, const char *name);
 void vremote_net_thread_begin(void);
+unsigned int vremote_net_noio_begin(void);
+void vremote_net_noio_end(unsigned int flags);
 struct workqueue_struct *vremote_net_workqueue(const char *name, bool urgent);
 int vremote_net_timer_start(void (*run)(void));
 void vremote_net_timer_arm(u64 microseconds);

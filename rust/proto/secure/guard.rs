@@ -9,12 +9,9 @@
 //! node that gets more of them than it likes answers with a cookie, which only who is at the address can read; the next attempt
 //! shows it in `mac2`. So who replays recorded datagrams from a forged address gets no further.
 
-use super::{
-    envelope::{
-        piece, Envelope, What, CLEAR_BYTES, COOKIE_BYTES, ENVELOPE_BYTES, HANDSHAKE_BYTES, MAC1,
-        MAC2,
-    },
-    Key, Primitives, TAG_BYTES,
+use super::{Key, Primitives, TAG_BYTES};
+use crate::proto::envelope::{
+    piece, Envelope, What, CLEAR_BYTES, COOKIE_BYTES, ENVELOPE_BYTES, HANDSHAKE_BYTES, MAC1, MAC2,
 };
 
 /// How long a cookie is taken, and shown, microseconds.
@@ -22,6 +19,43 @@ pub const COOKIE_LIFE_US: u64 = 120_000_000;
 
 /// A mac, or a cookie.
 pub type Mac = [u8; TAG_BYTES];
+
+/// Handshake datagrams that are remembered.
+const SEEN: usize = 32;
+
+/// The handshake datagrams that were taken last, by `mac1`. Each is good once: who repeats a recorded one makes a node compute nothing.
+/// What is too long ago to be remembered costs a handshake, of which there are only so many in a second.
+pub struct Seen {
+    macs: [Mac; SEEN],
+    next: usize,
+}
+
+impl Seen {
+    /// None yet.
+    pub const fn new() -> Seen {
+        Seen {
+            macs: [[0; TAG_BYTES]; SEEN],
+            next: 0,
+        }
+    }
+
+    /// Whether this datagram was taken before.
+    pub fn has(&self, datagram: &[u8; HANDSHAKE_BYTES]) -> bool {
+        self.macs.contains(&piece(datagram, MAC1))
+    }
+
+    /// Notes that it is.
+    pub fn note(&mut self, datagram: &[u8; HANDSHAKE_BYTES]) {
+        self.macs[self.next] = piece(datagram, MAC1);
+        self.next = (self.next + 1) % SEEN;
+    }
+}
+
+impl Default for Seen {
+    fn default() -> Seen {
+        Seen::new()
+    }
+}
 
 /// A pair's keys for macs and cookies; both ends have the same.
 pub struct Guard {

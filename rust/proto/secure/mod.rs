@@ -5,7 +5,6 @@
 //! | file | what it is |
 //! |---|---|
 //! | [`noise`] | the handshake `Noise_NNpsk0_25519_AESGCM_SHA256` (The Noise Protocol Framework, revision 34) |
-//! | [`envelope`] | the layout of what goes around a message on the network, and of the handshake's datagrams |
 //! | [`guard`] | `mac1`, `mac2` and cookies: what a handshake costs a stranger (WireGuard paper, section 5.3) |
 //! | [`pair`] | two nodes, and the datagrams of a handshake between them |
 //! | [`window`] | which counters have been seen (RFC 6479) |
@@ -22,7 +21,6 @@
 //!
 //! Data is never en- or decrypted where a page cache could see it: from the page into memory of the datagram, and back.
 
-pub mod envelope;
 pub mod guard;
 pub mod noise;
 pub mod pair;
@@ -45,6 +43,13 @@ impl Key {
         Key(bytes)
     }
 
+    /// Takes these bytes as a secret, and clears them where they were.
+    pub fn take(bytes: &mut [u8; KEY_BYTES]) -> Key {
+        let key = Key(*bytes);
+        clear(bytes);
+        key
+    }
+
     /// The bytes, for a primitive.
     pub fn bytes(&self) -> &[u8; KEY_BYTES] {
         &self.0
@@ -53,10 +58,14 @@ impl Key {
 
 impl Drop for Key {
     fn drop(&mut self) {
-        self.0 = [0; KEY_BYTES];
-        // The compiler must believe that somebody looks at the zeroes, or it would leave them out.
-        core::hint::black_box(&self.0);
+        clear(&mut self.0);
     }
+}
+
+fn clear(bytes: &mut [u8; KEY_BYTES]) {
+    *bytes = [0; KEY_BYTES];
+    // The compiler must believe that somebody looks at the zeroes, or it would leave them out.
+    core::hint::black_box(bytes);
 }
 
 impl core::fmt::Debug for Key {

@@ -5,12 +5,14 @@
 use core::marker::PhantomData;
 
 use super::{
-    envelope::{Greeting, Handshake, What, HANDSHAKE_BYTES},
     guard::{Guard, Mac},
     noise::{Initiator, Keys, Responder},
     Key, Primitives,
 };
-use crate::proto::limits::MAX_NAME;
+use crate::proto::{
+    envelope::{Greeting, Handshake, What, HANDSHAKE_BYTES},
+    limits::MAX_NAME,
+};
 
 /// What the prologue begins with: the protocol and its version.
 const LABEL: &[u8; 9] = b"VRemote 1";

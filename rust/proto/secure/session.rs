@@ -34,6 +34,9 @@ pub const RETRY_US: u64 = 500_000;
 /// undo a handshake that is on its way.
 const UNCONFIRMED: usize = 4;
 
+/// Sessions that the peer may still send in after newer ones have begun. Two, as both ends may renew at the same time.
+const PREVIOUS: usize = 2;
+
 /// One session.
 #[derive(Clone)]
 struct Session<T> {
@@ -55,8 +58,8 @@ impl<T> Session<T> {
 pub struct Sessions<T> {
     /// What this node sends in.
     current: Option<Session<T>>,
-    /// What the peer may still send in.
-    previous: Option<Session<T>>,
+    /// What the peer may still send in, newest last.
+    previous: [Option<Session<T>>; PREVIOUS],
     /// Begun by the peer, newest last.
     unconfirmed: [Option<Session<T>>; UNCONFIRMED],
     /// When this node sent its last first message; 0: never.
@@ -70,7 +73,7 @@ impl<T: Clone> Sessions<T> {
     pub const fn new() -> Sessions<T> {
         Sessions {
             current: None,
-            previous: None,
+            previous: [const { None }; PREVIOUS],
             unconfirmed: [const { None }; UNCONFIRMED],
             attempted: 0,
             cookie: None,
@@ -131,8 +134,9 @@ impl<T: Clone> Sessions<T> {
 
     /// The session that the peer calls by this index, if it may be used.
     pub fn receiving(&self, index: u64, now: u64) -> Option<&T> {
-        [&self.current, &self.previous]
+        [&self.current]
             .into_iter()
+            .chain(&self.previous)
             .chain(&self.unconfirmed)
             .flatten()
             .find(|session| session.index == index && session.age(now) < REJECT_AFTER_US)
@@ -153,7 +157,17 @@ impl<T: Clone> Sessions<T> {
     }
 
     fn enter(&mut self, session: Session<T>) {
-        self.previous = self.current.replace(session);
+        self.previous.rotate_left(1);
+        self.previous[PREVIOUS - 1] = self.current.replace(session);
+    }
+
+    /// Drops all sessions but the current one that are not `good` any more: those of a peer that has started anew since.
+    pub fn keep(&mut self, good: impl Fn(&T) -> bool) {
+        for place in self.previous.iter_mut().chain(&mut self.unconfirmed) {
+            if place.as_ref().is_some_and(|session| !good(&session.value)) {
+                *place = None;
+            }
+        }
     }
 
     /// Drops the sessions that nobody may use any more, with their keys. Says whether the one that was sent in was among them.
@@ -162,8 +176,9 @@ impl<T: Clone> Sessions<T> {
             .current
             .as_ref()
             .is_some_and(|session| session.age(now) >= REJECT_AFTER_US);
-        let all = [&mut self.current, &mut self.previous]
+        let all = [&mut self.current]
             .into_iter()
+            .chain(&mut self.previous)
             .chain(&mut self.unconfirmed);
         for place in all {
             if place

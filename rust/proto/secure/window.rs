@@ -3,10 +3,10 @@
 //! Which counters of a session have been seen: each may be used once, in any order within a window (RFC 6479, with a ring of words).
 
 /// Words of the window.
-const WORDS: usize = 64;
+const WORDS: usize = 128;
 
 /// Counters behind the highest one that are told apart; older ones are refused. One word less than there is room for, as the word of
-/// the highest one is cleared when it is entered. A window of the send buffer may be in flight, and be overtaken: 4032 full datagrams.
+/// the highest one is cleared when it is entered. A sender may be put to sleep with a batch in hand: 8128 datagrams may overtake it.
 pub const WINDOW: u64 = (WORDS as u64 - 1) * 64;
 
 /// The counters of one direction of one session.

@@ -58,10 +58,11 @@ expect_fail "insmod with an unknown port" on 1 insmod /root/vremote.ko port=7000
 expect "insmod with another port and time limit" on 1 insmod /root/vremote.ko port=1234 timeout_ms=1500
 expect_match "the log names the port" "$("$TOP/scripts/cluster" dmesg 1 | grep 'UDP Server' | tail -n 1)" 'Remote Storage.*UDP Server: Listening on port 1234'
 check "no peers: ENOTCONN at once" o "bounded(lambda: remote('$f'), 'ENOTCONN', 1)"
-check "a peer that never answers: in the time that was set" o "run('vremote peer add silent 10.77.0.77') and False or bounded(lambda: remote('$f'), 'ENOTCONN ETIMEDOUT', 4)"
+expect "a key" sh_on 1 'rm -f /root/silent && vremote keygen /root/silent'
+check "a peer that never answers: in the time that was set" o "run('vremote peer add silent 10.77.0.77 /root/silent') and False or bounded(lambda: remote('$f'), 'ENOTCONN ETIMEDOUT', 4)"
 for bad in '/ 10.0.0.1' 'x nonsense' 'x 10.0.0.1:99999' 'x 10.0.0.256' 'x 0.0.0.0' 'x 224.0.0.1' 'silent 10.77.0.78' 'other 10.77.0.77' 'node1 10.77.0.9' 'x'; do
 	# shellcheck disable=SC2086
-	expect_fail "vremote peer add $bad" on 1 vremote peer add $bad 2>/dev/null
+	expect_fail "vremote peer add $bad" on 1 vremote peer add $bad /root/silent 2>/dev/null
 done
 expect_fail "vremote peer del of nobody" on 1 vremote peer del nobody 2>/dev/null
 expect_fail "vremote export add of nothing" on 1 vremote export add /no/such/dir 2>/dev/null
@@ -70,7 +71,7 @@ expect "vremote export del" on 1 vremote export del /srv
 expect_fail "vremote export add of a file" on 1 vremote export add "$f" 2>/dev/null
 expect_fail "vremote export del of nothing" on 1 vremote export del /no/such/dir 2>/dev/null
 check "the one peer is still the only one" o "list(peers())" "['silent']"
-expect "unloaded again" sh_on 1 'vremote peer del silent && rmmod vremote'
+expect "unloaded again" sh_on 1 'vremote peer del silent && rm /root/silent && rmmod vremote'
 expect_eq "20 times in and out" "$(sh_on 1 'for i in $(seq 20); do insmod /root/vremote.ko && rmmod vremote || break; echo .; done' | wc -l)" 20
 
 # ---- back

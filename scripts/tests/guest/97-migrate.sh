@@ -21,7 +21,7 @@ for k in 1 2; do
 	push "$PROGRAMS/mover.py" "$k:$VT/" || exit 1
 done
 
-# ---- keys and daemons
+# ---- daemons
 
 daemons() { # starts vremoted where it does not run
 	local k
@@ -30,11 +30,6 @@ daemons() { # starts vremoted where it does not run
 		expect "vremoted runs on node $k" eventually 30 on $k test -S /run/vremote/vremoted.sock
 	done
 }
-sh_on 1 "rm -f $VT/key; vremote keygen $VT/key" && on 1 cat $VT/key >"$TMP/key" || fail "a key can be made"
-push "$TMP/key" "2:$VT/key"
-for k in 1 2; do
-	sh_on $k 'chmod 600 "$1"; vremote peer del "$2"; vremote peer add "$2" "$3" "$1"' $VT/key "node$((3 - k))" "$(addr $((3 - k)))"
-done
 up() { on "$1" vremote status --json | python3 -c 'import json, sys; sys.exit(any(p["state"] != "up" for p in json.load(sys.stdin)["peers"]))'; }
 for k in 1 2; do expect "the peers know each other (node $k)" eventually 30 up $k; done
 daemons

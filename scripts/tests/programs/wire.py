@@ -12,11 +12,12 @@ import time
 PORT = 1104
 MAGIC = b"VRMT"
 VERSION = 1
-FORMAT = "<4sBBHQQQQQQQIIIHH16s"
-HEADER_BYTES = 96
+FORMAT = "<4sBBHQQ16sBBHHHQQQQQIII"
+HEADER_BYTES = 100
+ENVELOPE_BYTES = 40
 FRAGMENT_BYTES = 1366
-FIELDS = ("magic", "version", "kind", "flags", "epoch", "peer_epoch", "seq", "request", "file", "index", "size",
-          "length", "offset", "count", "fragment", "status", "tag")
+FIELDS = ("magic", "version", "what", "text", "peer_epoch", "epoch", "tag", "kind", "zero", "flags", "status", "fragment", "seq",
+          "request", "file", "index", "size", "length", "offset", "count")
 
 KINDS = {"Hello": 1, "HelloAck": 2, "Reply": 3, "Lookup": 16, "Open": 17, "Close": 18, "GetAttr": 19, "SetSize": 20,
          "Write": 21, "Commit": 22,
@@ -33,8 +34,9 @@ assert struct.calcsize(FORMAT) == HEADER_BYTES
 
 def encode(kind, payload=b"", **fields):
     """One datagram. `kind` is a name or a number; every field may be set to any value, right or wrong."""
-    header = dict(magic=MAGIC, version=VERSION, kind=KINDS.get(kind, kind), flags=0, epoch=0, peer_epoch=0, seq=0, request=1,
-                  file=0, index=0, size=0, length=len(payload), offset=0, count=0, fragment=FRAGMENT_BYTES, status=0, tag=bytes(16))
+    header = dict(magic=MAGIC, version=VERSION, what=0, text=(HEADER_BYTES - ENVELOPE_BYTES + len(payload)) & 0xffff, tag=bytes(16),
+                  kind=KINDS.get(kind, kind), zero=0, flags=0, epoch=0, peer_epoch=0, seq=0, request=1,
+                  file=0, index=0, size=0, length=len(payload), offset=0, count=0, fragment=FRAGMENT_BYTES, status=0)
     header.update(fields)
     return struct.pack(FORMAT, *(header[name] for name in FIELDS)) + payload
 

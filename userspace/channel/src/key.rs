@@ -139,6 +139,17 @@ impl Key {
         file.sync_all()
     }
 
+    /// 64 hexadecimal digits, as the kernel module takes it.
+    pub fn hex(&self) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(String::with_capacity(2 * KEY_BYTES));
+        for byte in self.0.iter() {
+            for digit in [byte >> 4, byte & 15] {
+                text.extend(char::from_digit(digit.into(), 16));
+            }
+        }
+        text
+    }
+
     /// The bytes, for the handshake.
     pub(crate) fn bytes(&self) -> &[u8; KEY_BYTES] {
         &self.0

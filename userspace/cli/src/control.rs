@@ -19,6 +19,7 @@ use crate::problem::Problem;
 
 /// Linux errno numbers that have no [`ErrorKind`] of their own that says it as well.
 const ENOTUNIQ: i32 = 76;
+const ENOKEY: i32 = 126;
 const ENOSPC: i32 = 28;
 const EBUSY: i32 = 16;
 const EAFNOSUPPORT: i32 = 97;
@@ -92,7 +93,7 @@ impl Control {
         }
     }
 
-    /// Makes a node a peer, and takes a copy of its key. Without `key` the copy of before is left as it is.
+    /// Makes a node a peer, and takes a copy of its key. Without `key` the copy of before is used.
     pub(crate) fn add_peer(
         &self,
         name: &str,
@@ -101,9 +102,14 @@ impl Control {
     ) -> Result<(), Problem> {
         check_name(name)?;
         let address = resolve(address)?;
-        let key = key.map(Key::read).transpose()?;
-        let directory = self.configure_peer(name, &address)?;
-        if let Some(key) = key {
+        let given = key.is_some();
+        let stored = self.keys.join(name);
+        let key = match key {
+            None if !stored.exists() => None,
+            path => Some(Key::read(path.unwrap_or(&stored))?),
+        };
+        let directory = self.configure_peer(name, &address, key.as_ref())?;
+        if let Some(key) = key.filter(|_| given) {
             key.store(&self.keys, name).inspect_err(|_| {
                 let _ = fs::remove_dir(&directory);
             })?;
@@ -112,7 +118,12 @@ impl Control {
     }
 
     /// Tells the module of a peer. Its directory in configfs.
-    fn configure_peer(&self, name: &str, address: &str) -> Result<PathBuf, Problem> {
+    fn configure_peer(
+        &self,
+        name: &str,
+        address: &str,
+        key: Option<&Key>,
+    ) -> Result<PathBuf, Problem> {
         let directory = self.directory("peers")?.join(name);
         fs::create_dir(&directory).map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => Problem::refused(
@@ -121,7 +132,8 @@ impl Control {
             ),
             _ => refusal(&format!("peer {name}"), &directory, error),
         })?;
-        let written = fs::write(directory.join("address"), address);
+        let keyed = key.map_or(Ok(()), |key| fs::write(directory.join("key"), &*key.hex()));
+        let written = keyed.and_then(|()| fs::write(directory.join("address"), address));
         written.map_err(|error| {
             let _ = fs::remove_dir(&directory);
             match error.raw_os_error() {
@@ -132,6 +144,10 @@ impl Control {
                     "vremote peer show lists the peers, uname -n the own name",
                 ),
                 Some(EINVAL) => Problem::plain(format!("{address} is no address of a single node")),
+                Some(ENOKEY) => Problem::refused(
+                    format!("there is no key for {name}"),
+                    format!("vremote keygen FILE makes one; both nodes need the same: vremote peer add {name} {address} FILE"),
+                ),
                 Some(EAFNOSUPPORT) => Problem::plain("only IPv4 addresses are supported"),
                 Some(ENOSPC) => Problem::plain("there are as many peers as the module can have"),
                 _ => refusal(&format!("peer {name}"), &directory, error),

@@ -76,8 +76,7 @@ enum Peer {
         name: String,
         /// Its IPv4 address or host name, with :PORT if that is not the port of this node
         address: String,
-        /// File of the key that both nodes have, for migration; a copy is kept in /etc/vremote/keys. Without it the copy of before is
-        /// used; without that, the peer is one for files only
+        /// File of the key that both nodes have; a copy is kept in /etc/vremote/keys. Without it the copy of before is used
         key: Option<PathBuf>,
     },
     /// End the session with a peer, forget it and its key

@@ -97,6 +97,7 @@ pub(crate) fn peers(peers: &[Peer], document: Option<&Value>) -> String {
         "STATE".into(),
         "RTT_US".into(),
     ]];
+    let mut reasons = String::new();
     for peer in peers {
         let list = document.and_then(|document| document["peers"].as_array());
         let entry = list.and_then(|list| {
@@ -115,8 +116,11 @@ pub(crate) fn peers(peers: &[Peer], document: Option<&Value>) -> String {
             shown("state"),
             shown("rtt_us"),
         ]);
+        if let Some(why) = entry.and_then(|entry| entry["reason"].as_str()) {
+            reasons.push_str(&format!("{}: {}\n", plain(&peer.name), plain(why)));
+        }
     }
-    table(&rows)
+    table(&rows) + &reasons
 }
 
 /// The configured exports.

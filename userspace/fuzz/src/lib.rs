@@ -12,7 +12,8 @@ use vremote_proto::copy::{Copy, GrantVerdict, Pending, RecallVerdict, State};
 use vremote_proto::directory::{self, Action, Event, Page, Requester, Tx, Want};
 use vremote_proto::limits::{MAX_GROUPS, MAX_PAYLOAD, MAX_REPLIES, MAX_WAITERS};
 use vremote_proto::reliable::{Assembly, Begin, ReplyCache};
-use vremote_proto::wire::{Attributes, Credentials, Header, Xattr, HEADER_BYTES, TAG_BYTES};
+use vremote_proto::envelope::{CLEAR_BYTES, ENVELOPE_BYTES};
+use vremote_proto::wire::{Attributes, Credentials, Header, Xattr, HEADER_BYTES};
 
 /// A way to feed bytes to the protocol.
 #[derive(Clone, Copy)]
@@ -63,11 +64,13 @@ pub fn packet(bytes: &[u8]) -> u64 {
         Err(malformed) => return signature(malformed as u8),
     };
     let again = header.encode();
-    assert_eq!(
-        again[..HEADER_BYTES - TAG_BYTES],
-        bytes[..HEADER_BYTES - TAG_BYTES],
-        "a header changed on the way"
-    );
+    for part in [0..CLEAR_BYTES, ENVELOPE_BYTES..HEADER_BYTES] {
+        assert_eq!(
+            again[part.clone()],
+            bytes[part],
+            "a header changed on the way"
+        );
+    }
     assert!(fragment.len() <= MAX_PAYLOAD);
     let mut assembly = Assembly::new(&header);
     let range = assembly

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use vremote_proto::envelope::Malformed;
 use vremote_proto::limits::*;
 use vremote_proto::wire::*;
 
@@ -54,6 +55,13 @@ fn two(kind: Kind, first: &[u8], second: &[u8]) -> Vec<u8> {
         ..good(kind)
     };
     datagram(header, &[&with_path(first), second].concat())
+}
+
+/// A header with as much behind it as it says.
+fn whole(header: Header) -> Vec<u8> {
+    let mut bytes = header.encode().to_vec();
+    bytes.resize(bytes.len() + header.fragment_bytes(), 0);
+    bytes
 }
 
 fn spoilt(at: usize, byte: u8) -> Vec<u8> {
@@ -388,9 +396,15 @@ fn cases() -> BTreeMap<String, Vec<u8>> {
         ("version-0", spoilt(4, 0)),
         ("version-2", spoilt(4, 2)),
         ("version-255", spoilt(4, 255)),
-        ("kind-0", spoilt(5, 0)),
-        ("kind-4", spoilt(5, 4)),
-        ("kind-255", spoilt(5, 255)),
+        ("kind-0", spoilt(40, 0)),
+        ("kind-4", spoilt(40, 4)),
+        ("kind-255", spoilt(40, 255)),
+        ("kind-sealed", spoilt(5, 4)),
+        ("kind-unknown-envelope", spoilt(5, 5)),
+        ("field-first-with-more", spoilt(5, 1)),
+        ("field-zero", spoilt(41, 1)),
+        ("truncated-long-text", spoilt(6, 61)),
+        ("truncated-short-text", spoilt(6, 59)),
         (
             "field-flags",
             bare(Header {
@@ -463,69 +477,55 @@ fn cases() -> BTreeMap<String, Vec<u8>> {
         ),
         (
             "field-offset-between",
-            Header {
+            whole(Header {
                 offset: 100,
                 length: 4096,
                 ..good(Kind::Put)
-            }
-            .encode()
-            .to_vec(),
+            }),
         ),
         (
             "field-offset-beyond",
-            Header {
+            whole(Header {
                 offset: 4098,
                 length: 4096,
                 ..good(Kind::Put)
-            }
-            .encode()
-            .to_vec(),
+            }),
         ),
         (
             "field-offset-largest",
-            Header {
+            whole(Header {
                 offset: u32::MAX,
                 length: 4096,
                 ..good(Kind::Put)
-            }
-            .encode()
-            .to_vec(),
+            }),
         ),
         (
             "field-length",
-            Header {
+            whole(Header {
                 length: MAX_PAYLOAD as u32 + 1,
                 ..good(Kind::Write)
-            }
-            .encode()
-            .to_vec(),
+            }),
         ),
         (
             "field-length-largest",
-            Header {
+            whole(Header {
                 length: u32::MAX,
                 ..good(Kind::Write)
-            }
-            .encode()
-            .to_vec(),
+            }),
         ),
         (
             "field-put-beyond-page",
-            Header {
+            whole(Header {
                 length: PAGE_BYTES as u32 + 1,
                 ..good(Kind::Put)
-            }
-            .encode()
-            .to_vec(),
+            }),
         ),
         (
             "field-grant-beyond-page",
-            Header {
+            whole(Header {
                 length: PAGE_BYTES as u32 + 1,
                 ..good(Kind::Grant)
-            }
-            .encode()
-            .to_vec(),
+            }),
         ),
         ("field-count-zero", get(0, 0)),
         ("field-count-many", get(MAX_BATCH_PAGES as u32 + 1, 0)),

@@ -9,9 +9,11 @@ use std::collections::HashSet;
 
 use primitives::Crates;
 use proptest::prelude::*;
+use vremote_proto::envelope::{
+    Envelope, Greeting, What, CLEAR_BYTES, ENVELOPE_BYTES, HANDSHAKE_BYTES,
+};
 use vremote_proto::secure::{
-    envelope::{Envelope, Greeting, What, CLEAR_BYTES, ENVELOPE_BYTES, HANDSHAKE_BYTES},
-    guard::{cookie, Standing},
+    guard::{cookie, Seen, Standing},
     noise::{Initiator, Responder},
     pair::Pair,
     session::{
@@ -107,9 +109,8 @@ proptest! {
             bytes[5] %= 6;
             bytes[7] = 0;
         }
-        let clear: [u8; CLEAR_BYTES] = bytes[..CLEAR_BYTES].try_into().unwrap();
-        if let Some(envelope) = Envelope::decode(&clear, bytes.len()) {
-            prop_assert_eq!(envelope.encode(), clear);
+        if let Ok(envelope) = Envelope::decode(&bytes, bytes.len()) {
+            prop_assert_eq!(&envelope.encode()[..], &bytes[..CLEAR_BYTES]);
             prop_assert!(ENVELOPE_BYTES + usize::from(envelope.length) <= bytes.len());
         }
     }
@@ -151,8 +152,7 @@ fn a_handshake_gives_both_the_same_keys() {
     let (at_b, second) = b
         .second(invitation, &secret(2), greeting(22), None)
         .unwrap();
-    let clear = second[..CLEAR_BYTES].try_into().unwrap();
-    let envelope = Envelope::decode(&clear, second.len()).unwrap();
+    let envelope = Envelope::decode(&second, second.len()).unwrap();
     assert_eq!((envelope.what, envelope.session), (What::Second, 11));
     let at_a = a.finish(&attempt, &second).unwrap();
     assert_eq!((at_a.peer, at_b.peer), (greeting(22), greeting(11)));
@@ -265,6 +265,23 @@ fn cookies_belong_to_one_address_and_one_datagram() {
             .check::<Crates>(&again, || from(1, 1104)),
         Standing::Stranger
     );
+}
+
+#[test]
+fn a_handshake_datagram_is_good_once() {
+    let a = pair("a", "b", 7);
+    let mut seen = Seen::new();
+    let datagrams: Vec<_> = (1..100)
+        .map(|n| a.first(secret(n), greeting(n.into()), None).1)
+        .collect();
+    for datagram in &datagrams {
+        assert!(!seen.has(datagram));
+        seen.note(datagram);
+        assert!(seen.has(datagram));
+    }
+    assert!(datagrams[datagrams.len() - 32..]
+        .iter()
+        .all(|datagram| seen.has(datagram)));
 }
 
 /// One end of the simulation below: what is in a session is the number of the handshake and who made it.
@@ -415,6 +432,32 @@ fn a_recorded_first_message_begins_nothing() {
     }
     assert_eq!(sessions.sending(20, |_| 0), Some(&"real"));
     assert!(sessions.receiving(1, 20).is_some());
+}
+
+#[test]
+fn both_ends_may_renew_twice_before_an_old_session_is_over() {
+    let mut sessions = Sessions::new();
+    for index in 1..=3 {
+        sessions.finished(index, index, index);
+    }
+    assert_eq!(sessions.sending(10, |_| 0), Some(&3));
+    assert!((1..=3).all(|index| sessions.receiving(index, 10) == Some(&index)));
+    sessions.finished(4, 4, 4);
+    assert_eq!(sessions.receiving(1, 10), None);
+}
+
+#[test]
+fn sessions_of_a_peer_that_was_before_are_over() {
+    let mut sessions = Sessions::new();
+    sessions.finished(1, 1, "before");
+    sessions.finished(2, 2, "after");
+    sessions.answered(3, 3, "before");
+    sessions.answered(3, 4, "after");
+    sessions.finished(5, 5, "after");
+    sessions.keep(|epoch| *epoch == "after");
+    for (index, there) in [(1, false), (2, true), (3, false), (4, true), (5, true)] {
+        assert_eq!(sessions.receiving(index, 10).is_some(), there, "{index}");
+    }
 }
 
 #[test]

@@ -4,8 +4,10 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use vremote_proto::envelope::Malformed;
 use vremote_proto::limits::*;
 use vremote_proto::reliable::Assembly;
+use vremote_proto::secure::TAG_BYTES;
 use vremote_proto::wire::*;
 
 /// Any header that may be sent. `length` is that of the payload, of which this is the first fragment.
@@ -370,17 +372,18 @@ fn fields_have_the_places_that_version_1_gave_them() {
         fragment: 0x1b,
         status: 0x1c,
     };
-    let mut expected = b"VRMT\x01\x26\x01\x02".to_vec();
-    for number in 0x11..=0x17_u64 {
+    let mut expected = b"VRMT\x01\x00\x3c\x00".to_vec();
+    for number in [0x12, 0x11_u64] {
+        expected.extend_from_slice(&number.to_le_bytes());
+    }
+    expected.extend_from_slice(&[0; TAG_BYTES]);
+    expected.extend_from_slice(b"\x26\x00\x01\x02\x1c\x00\x1b\x00");
+    for number in 0x13..=0x17_u64 {
         expected.extend_from_slice(&number.to_le_bytes());
     }
     for number in 0x18..=0x1a_u32 {
         expected.extend_from_slice(&number.to_le_bytes());
     }
-    for number in 0x1b..=0x1c_u16 {
-        expected.extend_from_slice(&number.to_le_bytes());
-    }
-    expected.extend_from_slice(&[0; TAG_BYTES]);
     assert_eq!(header.encode()[..], expected);
 }
 

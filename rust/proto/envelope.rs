@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What goes around a message on the network, and the datagrams of the handshake.
+//! What every datagram begins with, and the datagrams of the handshake.
 //!
-//! Every datagram begins with 24 bytes that are not encrypted, but authenticated, and a tag. All integers are little-endian.
+//! The first 24 bytes are not encrypted, but authenticated; a tag follows. All integers are little-endian.
 //!
 //! | bytes | what |
 //! |---|---|
@@ -10,22 +10,31 @@
 //! | 4 | [`VERSION`] |
 //! | 5 | what it is: [`What`] |
 //! | 6..8 | bytes of `text`; what is behind that is padding |
-//! | 8..16 | the receiver's index of the session; 0 in `First` and `Cookie` |
-//! | 16..24 | counter of the session's direction, from 0; 0 but in `Message` |
-//! | 24..40 | tag |
+//! | 8..16 | the receiver's index of the session; 0 in `First` and `Cookie`; in `Open` the receiver's epoch |
+//! | 16..24 | counter of the session's direction, from 0; 0 in the handshake; in `Open` the sender's epoch |
+//! | 24..40 | tag; zero in `Open` |
 //! | 40.. | text |
 //!
 //! | what | text |
 //! |---|---|
 //! | `First`, `Second` | ephemeral public key (32), [`Greeting`] encrypted (16), `mac1` (16), `mac2` (16) |
 //! | `Cookie` | nonce (12), zeroes (4), cookie encrypted (16); the tag is over the `mac1` that it answers |
-//! | `Message` | encrypted: a message's header and a fragment of its payload |
+//! | `Message` | encrypted: a message's header and a fragment of its payload ([`super::wire`]) |
+//! | `Open` | the same, not encrypted: between nodes that were told to, to measure what encryption costs |
 
-use super::{noise::Public, TAG_BYTES};
-use crate::proto::wire::{MAGIC, VERSION};
+use super::secure::{noise::Public, TAG_BYTES};
+
+/// First four bytes of every datagram.
+pub const MAGIC: u32 = u32::from_le_bytes(*b"VRMT");
+
+/// Version of this format. Another one is a counted drop.
+pub const VERSION: u8 = 1;
 
 /// Bytes before the tag: authenticated, not encrypted.
 pub const CLEAR_BYTES: usize = 24;
+
+/// Where the session's index is.
+pub const SESSION: usize = 8;
 
 /// Bytes before the text.
 pub const ENVELOPE_BYTES: usize = CLEAR_BYTES + TAG_BYTES;
@@ -51,6 +60,8 @@ const _: () = assert!(HANDSHAKE_BYTES == 120 && COOKIE_BYTES < HANDSHAKE_BYTES);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum What {
+    /// A message that is not encrypted, and proves nothing.
+    Open = 0,
     /// First message of a handshake.
     First = 1,
     /// Its answer.
@@ -59,6 +70,21 @@ pub enum What {
     Cookie = 3,
     /// A message of a session.
     Message = 4,
+}
+
+/// Why a datagram was dropped. Each has a counter; nothing else happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// Shorter than it says, or than a header.
+    Truncated,
+    /// Not ours.
+    Magic,
+    /// Another version of the format.
+    Version,
+    /// A kind that this version does not know.
+    Kind,
+    /// Unknown flags, or fields outside their limits.
+    Field,
 }
 
 /// The part that is not encrypted.
@@ -82,19 +108,31 @@ impl Envelope {
         out[4] = VERSION;
         out[5] = self.what as u8;
         out[6..8].copy_from_slice(&self.length.to_le_bytes());
-        out[8..16].copy_from_slice(&self.session.to_le_bytes());
+        out[SESSION..16].copy_from_slice(&self.session.to_le_bytes());
         out[16..].copy_from_slice(&self.counter.to_le_bytes());
         out
     }
 
-    /// Reads the clear bytes of a datagram of `bytes` bytes. `None`: it is no datagram of this version, or shorter than it says.
-    pub fn decode(clear: &[u8; CLEAR_BYTES], bytes: usize) -> Option<Envelope> {
-        let what = match clear[5] {
-            1 => What::First,
-            2 => What::Second,
-            3 => What::Cookie,
-            4 => What::Message,
-            _ => return None,
+    /// Reads the envelope of a datagram of `bytes` bytes, of which `head` is the beginning.
+    ///
+    /// # Errors
+    ///
+    /// Says why the datagram must be dropped. No bytes make it panic.
+    pub fn decode(head: &[u8], bytes: usize) -> Result<Envelope, Malformed> {
+        let clear: &[u8; CLEAR_BYTES] = head.first_chunk().ok_or(Malformed::Truncated)?;
+        if clear[..4] != MAGIC.to_le_bytes() {
+            return Err(Malformed::Magic);
+        }
+        if clear[4] != VERSION {
+            return Err(Malformed::Version);
+        }
+        let (what, whole) = match clear[5] {
+            0 => (What::Open, None),
+            1 => (What::First, Some(HANDSHAKE_BYTES)),
+            2 => (What::Second, Some(HANDSHAKE_BYTES)),
+            3 => (What::Cookie, Some(COOKIE_BYTES)),
+            4 => (What::Message, None),
+            _ => return Err(Malformed::Kind),
         };
         let envelope = Envelope {
             what,
@@ -102,14 +140,14 @@ impl Envelope {
             session: word(clear, 8),
             counter: word(clear, 16),
         };
-        let whole = match what {
-            What::First | What::Second => bytes == HANDSHAKE_BYTES,
-            What::Cookie => bytes == COOKIE_BYTES,
-            What::Message => true,
-        };
-        let fits = ENVELOPE_BYTES + usize::from(envelope.length) <= bytes;
-        (clear[..4] == MAGIC.to_le_bytes() && clear[4] == VERSION && whole && fits)
-            .then_some(envelope)
+        let length = ENVELOPE_BYTES + usize::from(envelope.length);
+        if length > bytes {
+            return Err(Malformed::Truncated);
+        }
+        if whole.is_some_and(|whole| whole != bytes || whole != length) {
+            return Err(Malformed::Field);
+        }
+        Ok(envelope)
     }
 }
 
@@ -185,7 +223,7 @@ impl Handshake {
 }
 
 /// So many bytes from `at` on, which must be there.
-pub(super) fn piece<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+pub fn piece<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut out = [0; N];
     out.copy_from_slice(&bytes[at..at + N]);
     out
