@@ -12,6 +12,7 @@ use super::peer::{part, Peer};
 use crate::folio::Folio;
 use crate::proto::{
     limits::MAX_PAYLOAD,
+    secure::TAG_BYTES,
     wire::{Header, DATAGRAM_BYTES, HEADER_BYTES},
 };
 
@@ -50,7 +51,7 @@ impl Store {
             bytes: KVVec::with_capacity(BATCH_BYTES, GFP_KERNEL)?,
             parts: KVVec::with_capacity(PARTS * MAX_SEGMENTS, GFP_KERNEL)?,
             folios: KVVec::with_capacity(MAX_SEGMENTS, GFP_KERNEL)?,
-            sealed: KVVec::zeroed(BATCH_BYTES, GFP_KERNEL)?,
+            sealed: KVVec::zeroed(BATCH_BYTES + TAG_BYTES, GFP_KERNEL)?,
         })
     }
 

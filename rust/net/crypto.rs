@@ -2,18 +2,22 @@
 
 //! The primitives that [`crate::proto::secure`] is built from, by the kernel's crypto library.
 
-use core::ptr::NonNull;
-
-use kernel::{bindings::kvec, prelude::*};
+use kernel::bindings::kvec;
 
 use super::peer::part;
 use crate::{
-    proto::secure::{Key, Primitives, KEY_BYTES, TAG_BYTES},
+    proto::{
+        envelope::piece,
+        secure::{Key, Primitives, KEY_BYTES, TAG_BYTES},
+    },
     shim,
 };
 
 /// Most parts that something is hashed from.
 const MAX_PARTS: usize = 4;
+
+/// Longest text of a handshake: a greeting, a cookie.
+const MAX_SMALL: usize = 16;
 
 /// The kernel's crypto library. Process context: it uses the FPU.
 pub(super) struct Library;
@@ -74,42 +78,56 @@ impl Primitives for Library {
         some.then_some(shared)
     }
 
-    fn seal(key: &Key, nonce: &[u8; 12], ad: &[u8], text: &mut [u8]) -> [u8; TAG_BYTES] {
-        let mut tag = [0; TAG_BYTES];
-        // SAFETY: Key, nonce and tag have as many bytes as they must, the others as many as said.
-        unsafe {
-            shim::vremote_gcm_seal_once(
-                key.bytes().as_ptr(),
-                nonce.as_ptr(),
-                ad.as_ptr(),
-                ad.len(),
-                text.as_mut_ptr(),
-                text.len(),
-                tag.as_mut_ptr(),
-            );
-        }
-        tag
+    fn seal(key: &Key, nonce: u64, ad: &[u8], text: &mut [u8]) -> [u8; TAG_BYTES] {
+        small(text, [0; TAG_BYTES], |room| seal(key, nonce, ad, room)).0
     }
 
-    fn open(
+    fn open(key: &Key, nonce: u64, ad: &[u8], text: &mut [u8], tag: &[u8; TAG_BYTES]) -> bool {
+        small(text, *tag, |room| open(key, nonce, ad, room)).1
+    }
+
+    fn xseal(key: &Key, nonce: &[u8; 24], ad: &[u8], text: &mut [u8]) -> [u8; TAG_BYTES] {
+        let seal = |room: &mut [u8]| {
+            let (text, bytes) = (room.as_mut_ptr(), room.len() - TAG_BYTES);
+            // SAFETY: Key and nonce have as many bytes as they must; behind the text is room for the tag.
+            unsafe {
+                shim::xchacha20poly1305_encrypt(
+                    text,
+                    text,
+                    bytes,
+                    ad.as_ptr(),
+                    ad.len(),
+                    nonce.as_ptr(),
+                    key.bytes().as_ptr(),
+                );
+            }
+        };
+        small(text, [0; TAG_BYTES], seal).0
+    }
+
+    fn xopen(
         key: &Key,
-        nonce: &[u8; 12],
+        nonce: &[u8; 24],
         ad: &[u8],
         text: &mut [u8],
         tag: &[u8; TAG_BYTES],
     ) -> bool {
-        // SAFETY: As in `seal`.
-        unsafe {
-            shim::vremote_gcm_open_once(
-                key.bytes().as_ptr(),
-                nonce.as_ptr(),
-                ad.as_ptr(),
-                ad.len(),
-                text.as_mut_ptr(),
-                text.len(),
-                tag.as_ptr(),
-            )
-        }
+        let open = |room: &mut [u8]| {
+            let (text, bytes) = (room.as_mut_ptr(), room.len());
+            // SAFETY: Key and nonce have as many bytes as they must; the tag is behind the text, and counted.
+            unsafe {
+                shim::xchacha20poly1305_decrypt(
+                    text,
+                    text,
+                    bytes,
+                    ad.as_ptr(),
+                    ad.len(),
+                    nonce.as_ptr(),
+                    key.bytes().as_ptr(),
+                )
+            }
+        };
+        small(text, *tag, open).1
     }
 
     fn equal(one: &[u8; TAG_BYTES], other: &[u8; TAG_BYTES]) -> bool {
@@ -131,84 +149,58 @@ pub(super) fn random_key() -> Key {
     Key::take(&mut random())
 }
 
-/// A key of AES-256-GCM, prepared. Dropping it clears it.
-///
-/// # Invariants
-///
-/// The pointer is a prepared key that this value owns.
-pub(super) struct Gcm(NonNull<shim::vremote_gcm>);
-
-// SAFETY: A prepared key may be used and freed by any task.
-unsafe impl Send for Gcm {}
-// SAFETY: Using it does not change it.
-unsafe impl Sync for Gcm {}
-
-impl Gcm {
-    /// Prepares a key. May sleep; `ENOMEM`.
-    pub(super) fn new(key: &Key) -> Result<Gcm> {
-        // SAFETY: The key has as many bytes as it must.
-        let gcm = unsafe { shim::vremote_gcm_new(key.bytes().as_ptr()) };
-        // INVARIANT: Just made, owned by nobody else.
-        NonNull::new(gcm).map(Gcm).ok_or(ENOMEM)
-    }
-
-    /// Encrypts `parts`, one behind the other, into `out`, and gives the tag over that and `ad`.
-    ///
-    /// # Safety
-    ///
-    /// The parts must be readable, and have as many bytes as `out` together.
-    pub(super) unsafe fn seal(
-        &self,
-        nonce: &[u8; 12],
-        ad: &[u8],
-        parts: &[kvec],
-        out: &mut [u8],
-    ) -> [u8; TAG_BYTES] {
-        debug_assert!(parts.iter().map(|part| part.iov_len).sum::<usize>() == out.len());
-        let mut tag = [0; TAG_BYTES];
-        // SAFETY: The key is valid by the type's invariant, the parts by this function's contract; `out` has room for them.
-        unsafe {
-            shim::vremote_gcm_seal(
-                self.0.as_ptr(),
-                nonce.as_ptr(),
-                ad.as_ptr(),
-                ad.len(),
-                parts.as_ptr(),
-                parts.len(),
-                out.as_mut_ptr(),
-                tag.as_mut_ptr(),
-            );
-        }
-        tag
-    }
-
-    /// Decrypts `text` in place. `false`: the tag is not right, and `text` of no use.
-    #[must_use]
-    pub(super) fn open(
-        &self,
-        nonce: &[u8; 12],
-        ad: &[u8],
-        text: &mut [u8],
-        tag: &[u8; TAG_BYTES],
-    ) -> bool {
-        // SAFETY: The key is valid by the type's invariant, all else has as many bytes as it must, or as said.
-        unsafe {
-            shim::vremote_gcm_open(
-                self.0.as_ptr(),
-                nonce.as_ptr(),
-                ad.as_ptr(),
-                ad.len(),
-                text.as_mut_ptr(),
-                text.len(),
-                tag.as_ptr(),
-            )
-        }
+/// ChaCha20-Poly1305 (RFC 8439, the nonce being a number): encrypts in place all but the last [`TAG_BYTES`] bytes, which become the tag.
+/// Of fewer bytes nothing is done.
+pub(super) fn seal(key: &Key, nonce: u64, ad: &[u8], text_and_tag: &mut [u8]) {
+    let Some(bytes) = text_and_tag.len().checked_sub(TAG_BYTES) else {
+        return;
+    };
+    let text = text_and_tag.as_mut_ptr();
+    // SAFETY: The key has as many bytes as it must; behind the text is room for the tag.
+    unsafe {
+        shim::chacha20poly1305_encrypt(
+            text,
+            text,
+            bytes,
+            ad.as_ptr(),
+            ad.len(),
+            nonce,
+            key.bytes().as_ptr(),
+        );
     }
 }
 
-impl Drop for Gcm {
-    fn drop(&mut self) {
-        // SAFETY: By the type's invariant it is ours.
-        unsafe { shim::vremote_gcm_free(self.0.as_ptr()) };
+/// The reverse. `false`: the tag is not right, and nothing was decrypted.
+#[must_use]
+pub(super) fn open(key: &Key, nonce: u64, ad: &[u8], text_and_tag: &mut [u8]) -> bool {
+    let text = text_and_tag.as_mut_ptr();
+    // SAFETY: The key has as many bytes as it must; the kernel refuses what is shorter than a tag.
+    unsafe {
+        shim::chacha20poly1305_decrypt(
+            text,
+            text,
+            text_and_tag.len(),
+            ad.as_ptr(),
+            ad.len(),
+            nonce,
+            key.bytes().as_ptr(),
+        )
     }
+}
+
+/// Has `work` do something in place to a short text with its tag behind it; gives the tag of afterwards, and what `work` says.
+fn small<T>(
+    text: &mut [u8],
+    tag: [u8; TAG_BYTES],
+    work: impl FnOnce(&mut [u8]) -> T,
+) -> ([u8; TAG_BYTES], T) {
+    let mut room = [0; MAX_SMALL + TAG_BYTES];
+    let bytes = text.len().min(MAX_SMALL);
+    debug_assert!(text.len() <= MAX_SMALL);
+    let room = &mut room[..bytes + TAG_BYTES];
+    room[..bytes].copy_from_slice(&text[..bytes]);
+    room[bytes..].copy_from_slice(&tag);
+    let said = work(room);
+    text[..bytes].copy_from_slice(&room[..bytes]);
+    (piece(room, bytes), said)
 }

@@ -84,8 +84,8 @@ struct Entry {
 }
 
 /// How often, and for how many microseconds, sending again is put off while datagrams wait to be looked at: the answer may
-/// be among them. A busy receiver would otherwise ask for everything twice.
-const PUT_OFF: u8 = 10;
+/// be among them. A busy receiver would otherwise ask for everything twice; and where decryption is slow, again and again.
+const PUT_OFF: u8 = 100;
 /// See [`PUT_OFF`].
 const PUT_OFF_US: u64 = 2_000;
 

@@ -37,7 +37,7 @@ use crate::{
             PEER_DOWN_US,
         },
         reliable::{Assembly, OnceWindow, RttEstimator},
-        secure::Key,
+        secure::{Key, TAG_BYTES},
         wire::{flags, Header, Kind, DATAGRAM_BYTES, HEADER_BYTES},
     },
     shim,
@@ -716,7 +716,7 @@ impl Peer {
     #[inline(never)]
     fn send_singly(self: &Arc<Self>, mut header: Header, payload: &[u8]) {
         let fragment = usize::from(header.fragment);
-        let mut room = [0; DATAGRAM_BYTES];
+        let mut room = [0; DATAGRAM_BYTES + TAG_BYTES];
         let pieces = payload.len().div_ceil(fragment.max(1)).max(1);
         for piece in 0..pieces {
             let from = piece * fragment;
@@ -743,7 +743,7 @@ impl Peer {
     }
 
     /// Hands datagrams to the socket: with segment 0 all parts are one, else they are datagrams of `segment` bytes each but the
-    /// last one, and no part belongs to two of them. `room`: for as many bytes, to encrypt them to.
+    /// last one, and no part belongs to two of them. `room`: for as many bytes, and a tag, to encrypt them to.
     pub(super) fn transmit(
         self: &Arc<Self>,
         parts: &mut [bindings::kvec],
@@ -754,13 +754,9 @@ impl Peer {
             return self.put(parts, segment);
         };
         let bytes = parts.iter().map(|part| part.iov_len).sum();
-        let sealed = room.get_mut(..bytes).ok_or(ENOMEM).and_then(|room| {
-            // SAFETY: All parts were made by `part` from slices that outlive this call.
-            unsafe { secure.seal(self, parts, segment, room) }?;
-            Ok(room)
-        });
-        match sealed {
-            Ok(sealed) => self.put(&mut [part(sealed)], segment),
+        // SAFETY: All parts were made by `part` from slices that outlive this call, and the sum is right.
+        match unsafe { secure.seal(self, parts, bytes, segment, room) } {
+            Ok(()) => self.put(&mut [part(&room[..bytes])], segment),
             // Hellos to a peer with which no session has begun: that is what they are for.
             Err(error) if error == ENOTCONN && self.epoch() == 0 => (),
             Err(error) => self.not_sent(error),

@@ -17,7 +17,7 @@ use kernel::{
 };
 
 use super::{
-    crypto::{random, random_key, Gcm, Library},
+    crypto::{self, random, random_key, Library},
     now_us, own_epoch, own_name,
     peer::Peer,
 };
@@ -25,18 +25,17 @@ use crate::{
     proto::{
         envelope::{
             piece, Envelope, Greeting, What, CLEAR_BYTES, COOKIE_BYTES, ENVELOPE_BYTES,
-            HANDSHAKE_BYTES, SESSION,
+            HANDSHAKE_BYTES, LENGTH, SESSION,
         },
         limits::HELLO_INTERVAL_US,
         secure::{
             guard::{cookie, Mac, Seen, Standing, COOKIE_LIFE_US},
-            nonce,
             pair::{Agreed, Attempt, Pair},
             session::Sessions,
             window::Window,
-            Key,
+            Key, TAG_BYTES,
         },
-        wire::Kind,
+        wire::{Kind, HEADER_BYTES},
     },
     stats::Reason,
 };
@@ -64,8 +63,8 @@ pub(super) struct Session {
     index: u64,
     /// What the peer said of itself.
     theirs: Greeting,
-    send: Gcm,
-    receive: Gcm,
+    send: Key,
+    receive: Key,
     /// Datagrams sent: the next counter.
     sent: Atomic<u64>,
     /// Whether something has arrived in it.
@@ -76,7 +75,7 @@ pub(super) struct Session {
 
 impl Session {
     fn new(index: u64, agreed: &Agreed) -> Result<Arc<Session>> {
-        let (send, receive) = (Gcm::new(&agreed.send)?, Gcm::new(&agreed.receive)?);
+        let (send, receive) = (agreed.send.clone(), agreed.receive.clone());
         let theirs = agreed.peer;
         Arc::pin_init(
             pin_init!(Session {
@@ -269,7 +268,8 @@ impl Secure {
 
     // Receiving, in the receive thread.
 
-    /// Decrypts a message in place; gives the session that it came in, and where its text is. `datagram` is all of it, without padding.
+    /// Decrypts a message in place; gives the session that it came in. `datagram` is all of it, without padding, with room for a tag behind
+    /// it.
     pub(super) fn open(
         &self,
         peer: &Arc<Peer>,
@@ -287,12 +287,12 @@ impl Secure {
             return Err(Reason::UnknownSession);
         };
         let (head, text) = datagram.split_at_mut(ENVELOPE_BYTES);
-        let tag = piece(head, CLEAR_BYTES);
-        let clear = &head[..CLEAR_BYTES];
-        if !session
-            .receive
-            .open(&nonce(envelope.counter), clear, text, &tag)
-        {
+        let (clear, tag) = head.split_at(CLEAR_BYTES);
+        // The kernel expects it behind the text.
+        text.last_chunk_mut::<TAG_BYTES>()
+            .ok_or(Reason::Truncated)?
+            .copy_from_slice(tag);
+        if !crypto::open(&session.receive, envelope.counter, clear, text) {
             return Err(Reason::Forged);
         }
         if !session.window.lock().accept(envelope.counter) {
@@ -478,53 +478,58 @@ impl Secure {
 
     // Sending.
 
-    /// Encrypts datagrams of `segment` bytes each but the last one (0: only one) to `out`. Each is a header, then the fragment that it
-    /// says, then padding, and no part belongs to two of these. `ENOTCONN`: there is no session; one is being begun. `ESTALE`: the
-    /// session is with a peer that has started anew since a message was made.
+    /// Encrypts datagrams of `segment` bytes each but the last one (0: only one), of `bytes` bytes together, to `room`, which has
+    /// [`TAG_BYTES`] more. Each is a header, then the fragment that it says, then padding, and no part belongs to two of these. `ENOTCONN`:
+    /// there is no session; one is being begun. `ESTALE`: the session is with a peer that has started anew since a message was made.
     ///
     /// # Safety
     ///
-    /// The parts must be readable, and have as many bytes as `out` together.
+    /// The parts must be readable, and have `bytes` bytes together.
     pub(super) unsafe fn seal(
         &self,
         peer: &Arc<Peer>,
         parts: &[kvec],
+        bytes: usize,
         segment: usize,
-        out: &mut [u8],
+        room: &mut [u8],
     ) -> Result {
         let Some(session) = self.sending() else {
             self.begin(peer, false);
             return Err(ENOTCONN);
         };
-        let segment = if segment == 0 { out.len() } else { segment };
+        let segment = if segment == 0 { bytes } else { segment };
         let mut parts = parts.iter();
-        for datagram in out.chunks_mut(segment) {
+        for at in (0..bytes).step_by(segment.max(1)) {
+            // One behind the other: the tag behind one is where the next one begins.
+            let end = bytes.min(at + segment) + TAG_BYTES;
+            let out = room.get_mut(at..end).ok_or(EINVAL)?;
             // SAFETY: By this function's contract.
-            unsafe { session.seal_one(&mut parts, datagram) }?;
+            unsafe { session.seal_one(&mut parts, out) }?;
         }
         Ok(())
     }
 }
 
 impl Session {
-    /// Encrypts one datagram, whose parts come next, to these bytes. `ESTALE`: it is for an older peer.
+    /// Encrypts one datagram, whose parts come next, to these bytes, of which the last [`TAG_BYTES`] do not belong to it. `ESTALE`: it is
+    /// for a peer of before. `EINVAL`: it is none.
     ///
     /// # Safety
     ///
     /// The parts must be readable.
     unsafe fn seal_one(&self, parts: &mut core::slice::Iter<'_, kvec>, out: &mut [u8]) -> Result {
+        let whole = out.len() - TAG_BYTES;
         let left = parts.as_slice();
         let mut count = 0;
         let mut bytes = 0;
-        while bytes < out.len() && count < left.len() {
+        while bytes < whole && count < left.len() {
             bytes += left[count].iov_len;
             count += 1;
         }
         let (these, rest) = left.split_at(count);
         *parts = rest.iter();
-        let Some(head) = these.first().filter(|head| head.iov_len > ENVELOPE_BYTES) else {
-            return Err(EINVAL);
-        };
+        let head = these.first().filter(|head| head.iov_len == HEADER_BYTES);
+        let head = head.ok_or(EINVAL)?;
         // SAFETY: By this function's contract.
         let head = unsafe { core::slice::from_raw_parts(head.iov_base.cast::<u8>(), head.iov_len) };
         // What says hello finds out who the peer is now; everything else is meant for the one that it was made for. (As no session
@@ -533,34 +538,35 @@ impl Session {
         if !greets && u64::from_le_bytes(piece(head, SESSION)) != self.epoch() {
             return Err(ESTALE);
         }
-        let length = usize::from(u16::from_le_bytes([head[6], head[7]]));
+        let length = u16::from_le_bytes(piece(head, LENGTH));
         let envelope = Envelope {
             what: What::Message,
-            length: length as u16,
+            length,
             session: self.theirs.index,
             counter: self.sent.fetch_add(1, Relaxed),
         };
-        let body = super::peer::part(&head[ENVELOPE_BYTES..]);
-        let mut text = [body, super::peer::part(&[])];
-        let mut used = 1;
-        if let Some(fragment) = these.get(1).filter(|_| length > body.iov_len) {
-            text[1] = *fragment;
-            used = 2;
-        }
+        let (length, header) = (usize::from(length), &head[ENVELOPE_BYTES..]);
         let (clear, rest) = out.split_at_mut(CLEAR_BYTES);
-        let (tag, rest) = rest.split_at_mut(ENVELOPE_BYTES - CLEAR_BYTES);
+        let (tag, text) = rest.split_at_mut(TAG_BYTES);
         clear.copy_from_slice(&envelope.encode());
-        // SAFETY: By this function's contract; a header says how many bytes its fragment has.
-        let made = unsafe {
-            self.send.seal(
-                &nonce(envelope.counter),
-                clear,
-                &text[..used],
-                &mut rest[..length],
-            )
-        };
-        tag.copy_from_slice(&made);
-        rest[length..].fill(0);
+        let room = text.get_mut(..length).ok_or(EINVAL)?;
+        let (to_header, to_fragment) = room.split_at_mut_checked(header.len()).ok_or(EINVAL)?;
+        to_header.copy_from_slice(header);
+        if !to_fragment.is_empty() {
+            let fragment = these
+                .get(1)
+                .filter(|part| part.iov_len == to_fragment.len());
+            let from = fragment.ok_or(EINVAL)?.iov_base.cast::<u8>();
+            // SAFETY: By this function's contract so many bytes are readable; `to_fragment` is memory of our own. Who writes to a page
+            // meanwhile is not waited for: what is encrypted is this copy.
+            unsafe {
+                core::ptr::copy_nonoverlapping(from, to_fragment.as_mut_ptr(), to_fragment.len());
+            }
+        }
+        let sealed = text.get_mut(..length + TAG_BYTES).ok_or(EINVAL)?;
+        crypto::seal(&self.send, envelope.counter, clear, sealed);
+        tag.copy_from_slice(&sealed[length..]);
+        text[length..whole - ENVELOPE_BYTES].fill(0);
         Ok(())
     }
 }

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     proto::{
         envelope::{Envelope, What, ENVELOPE_BYTES},
+        secure::TAG_BYTES,
         wire::{Header, Kind, DATAGRAM_BYTES},
     },
     shim,
@@ -153,8 +154,8 @@ impl Drop for Socket {
 /// The receive thread with what it works on.
 struct Receiver {
     socket: Arc<Socket>,
-    /// The datagram in hand. A longer one is none of ours.
-    datagram: [u8; DATAGRAM_BYTES],
+    /// The datagram in hand, with room for a tag behind it. A longer one is none of ours.
+    datagram: [u8; DATAGRAM_BYTES + TAG_BYTES],
     /// The last sender: most datagrams come from the same one as the datagram before.
     last: Option<Arc<Peer>>,
 }
@@ -209,7 +210,7 @@ pub(super) fn start(port: u16) -> Result<u16> {
     let receiver = KBox::new(
         Receiver {
             socket: socket.clone(),
-            datagram: [0; DATAGRAM_BYTES],
+            datagram: [0; DATAGRAM_BYTES + TAG_BYTES],
             last: None,
         },
         GFP_KERNEL,
@@ -300,9 +301,8 @@ impl Receiver {
         };
         for (at, bytes) in packet.datagrams() {
             peer.counters.rx_bytes.add(bytes as u64);
-            let room = &mut self.datagram[..bytes.min(DATAGRAM_BYTES)];
-            let taken = if packet.copy(at, room) {
-                take(&peer, room, bytes)
+            let taken = if packet.copy(at, &mut self.datagram[..bytes.min(DATAGRAM_BYTES)]) {
+                take(&peer, &mut self.datagram, bytes)
             } else {
                 Err(Reason::ReceiveError)
             };
@@ -314,11 +314,12 @@ impl Receiver {
     }
 }
 
-/// One datagram of `bytes` bytes from a peer's address: opens its envelope.
+/// One datagram of `bytes` bytes from a peer's address, with room for a tag behind it: opens its envelope.
 fn take(peer: &Arc<Peer>, datagram: &mut [u8], bytes: usize) -> Result<(), Reason> {
-    let envelope = Envelope::decode(datagram, bytes)?;
+    let shown = bytes.min(datagram.len());
+    let envelope = Envelope::decode(&datagram[..shown], bytes)?;
     let end = ENVELOPE_BYTES + usize::from(envelope.length);
-    let datagram = datagram.get_mut(..end).ok_or(Reason::Field)?;
+    let datagram = datagram.get_mut(..end + TAG_BYTES).ok_or(Reason::Field)?;
     let (epoch, peer_epoch) = match (peer.secure(), envelope.what) {
         (None, What::Open) => (envelope.counter, envelope.session),
         (Some(secure), What::Message) => {
@@ -333,7 +334,8 @@ fn take(peer: &Arc<Peer>, datagram: &mut [u8], bytes: usize) -> Result<(), Reaso
         }
         (None, _) | (Some(_), What::Open) => return Err(Reason::Open),
     };
-    let (header, fragment) = Header::decode_text(&datagram[ENVELOPE_BYTES..], epoch, peer_epoch)?;
+    let (header, fragment) =
+        Header::decode_text(&datagram[ENVELOPE_BYTES..end], epoch, peer_epoch)?;
     hand_on(peer, &header, fragment);
     Ok(())
 }

@@ -18,7 +18,7 @@
 //! | what | text |
 //! |---|---|
 //! | `First`, `Second` | ephemeral public key (32), [`Greeting`] encrypted (16), `mac1` (16), `mac2` (16) |
-//! | `Cookie` | nonce (12), zeroes (4), cookie encrypted (16); the tag is over the `mac1` that it answers |
+//! | `Cookie` | nonce (24), cookie encrypted (16); the tag is over the `mac1` that it answers |
 //! | `Message` | encrypted: a message's header and a fragment of its payload ([`super::wire`]) |
 //! | `Open` | the same, not encrypted: between nodes that were told to, to measure what encryption costs |
 
@@ -32,6 +32,9 @@ pub const VERSION: u8 = 1;
 
 /// Bytes before the tag: authenticated, not encrypted.
 pub const CLEAR_BYTES: usize = 24;
+
+/// Where the number of bytes of text is.
+pub const LENGTH: usize = 6;
 
 /// Where the session's index is.
 pub const SESSION: usize = 8;
@@ -52,7 +55,7 @@ pub const MAC2: usize = MAC1 + TAG_BYTES;
 pub const HANDSHAKE_BYTES: usize = MAC2 + TAG_BYTES;
 
 /// Bytes of `Cookie`: fewer than of what it answers.
-pub const COOKIE_BYTES: usize = ENVELOPE_BYTES + 32;
+pub const COOKIE_BYTES: usize = ENVELOPE_BYTES + 24 + TAG_BYTES;
 
 const _: () = assert!(HANDSHAKE_BYTES == 120 && COOKIE_BYTES < HANDSHAKE_BYTES);
 
@@ -107,7 +110,7 @@ impl Envelope {
         out[..4].copy_from_slice(&MAGIC.to_le_bytes());
         out[4] = VERSION;
         out[5] = self.what as u8;
-        out[6..8].copy_from_slice(&self.length.to_le_bytes());
+        out[LENGTH..SESSION].copy_from_slice(&self.length.to_le_bytes());
         out[SESSION..16].copy_from_slice(&self.session.to_le_bytes());
         out[16..].copy_from_slice(&self.counter.to_le_bytes());
         out

@@ -11,6 +11,7 @@
 /* As rust/bindings/bindings_helper.h: keeps the types of enums the same as in kernel::bindings. */
 #include <linux/hrtimer_types.h>
 
+#include <crypto/chacha20poly1305.h>
 #include <linux/completion.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>

@@ -16,21 +16,6 @@ void vremote_hmac_sha256(const u8 *key, size_t key_bytes, const struct kvec *par
 bool vremote_x25519(u8 *shared, const u8 *secret, const u8 *public);
 bool vremote_x25519_public(u8 *public, const u8 *secret);
 
-/* AES-256-GCM with a prepared key, which is cleared when it is freed. */
-struct vremote_gcm;
-
-struct vremote_gcm *vremote_gcm_new(const u8 *key);
-void vremote_gcm_free(struct vremote_gcm *gcm);
-void vremote_gcm_seal(const struct vremote_gcm *gcm, const u8 *nonce, const u8 *ad, size_t ad_bytes,
-		      const struct kvec *parts, size_t count, u8 *out, u8 *tag);
-bool vremote_gcm_open(const struct vremote_gcm *gcm, const u8 *nonce, const u8 *ad, size_t ad_bytes, u8 *text, size_t bytes,
-		      const u8 *tag);
-
-/* The same with a key that is used once. */
-void vremote_gcm_seal_once(const u8 *key, const u8 *nonce, const u8 *ad, size_t ad_bytes, u8 *text, size_t bytes, u8 *tag);
-bool vremote_gcm_open_once(const u8 *key, const u8 *nonce, const u8 *ad, size_t ad_bytes, u8 *text, size_t bytes,
-			   const u8 *tag);
-
 bool vremote_equal(const u8 *one, const u8 *other, size_t bytes);
 void vremote_random(u8 *bytes, size_t count);
 

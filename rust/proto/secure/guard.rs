@@ -122,7 +122,7 @@ impl Guard {
         &self,
         datagram: &[u8; HANDSHAKE_BYTES],
         mut cookie: Mac,
-        nonce: &[u8; 12],
+        nonce: &[u8; 24],
     ) -> [u8; COOKIE_BYTES] {
         let envelope = Envelope {
             what: What::Cookie,
@@ -130,21 +130,21 @@ impl Guard {
             session: 0,
             counter: 0,
         };
-        let tag = P::seal(&self.cookie, nonce, &datagram[MAC1..MAC2], &mut cookie);
+        let tag = P::xseal(&self.cookie, nonce, &datagram[MAC1..MAC2], &mut cookie);
         let mut out = [0; COOKIE_BYTES];
         out[..CLEAR_BYTES].copy_from_slice(&envelope.encode());
         out[CLEAR_BYTES..ENVELOPE_BYTES].copy_from_slice(&tag);
-        out[ENVELOPE_BYTES..ENVELOPE_BYTES + 12].copy_from_slice(nonce);
-        out[ENVELOPE_BYTES + 16..].copy_from_slice(&cookie);
+        out[ENVELOPE_BYTES..ENVELOPE_BYTES + 24].copy_from_slice(nonce);
+        out[ENVELOPE_BYTES + 24..].copy_from_slice(&cookie);
         out
     }
 
     /// Reads a cookie. `mac1`: that of the handshake datagram sent last. `None`: it does not belong to that.
     pub fn take<P: Primitives>(&self, datagram: &[u8; COOKIE_BYTES], mac1: &Mac) -> Option<Mac> {
         let nonce = piece(datagram, ENVELOPE_BYTES);
-        let mut cookie = piece(datagram, ENVELOPE_BYTES + 16);
+        let mut cookie = piece(datagram, ENVELOPE_BYTES + 24);
         let tag = piece(datagram, CLEAR_BYTES);
-        P::open(&self.cookie, &nonce, mac1, &mut cookie, &tag).then_some(cookie)
+        P::xopen(&self.cookie, &nonce, mac1, &mut cookie, &tag).then_some(cookie)
     }
 }
 

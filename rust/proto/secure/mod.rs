@@ -4,7 +4,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | [`noise`] | the handshake `Noise_NNpsk0_25519_AESGCM_SHA256` (The Noise Protocol Framework, revision 34) |
+//! | [`noise`] | the handshake `Noise_NNpsk0_25519_ChaChaPoly_SHA256` (The Noise Protocol Framework, revision 34) |
 //! | [`guard`] | `mac1`, `mac2` and cookies: what a handshake costs a stranger (WireGuard paper, section 5.3) |
 //! | [`pair`] | two nodes, and the datagrams of a handshake between them |
 //! | [`window`] | which counters have been seen (RFC 6479) |
@@ -88,22 +88,28 @@ pub trait Primitives {
     /// X25519 (RFC 7748). `None`: the result is all zero, because `public` is a point of small order.
     fn agree(secret: &Key, public: &[u8; KEY_BYTES]) -> Option<Key>;
 
-    /// AES-256-GCM: encrypts `text` in place, and gives the tag over that and `ad`.
-    fn seal(key: &Key, nonce: &[u8; 12], ad: &[u8], text: &mut [u8]) -> [u8; TAG_BYTES];
+    /// ChaCha20-Poly1305 (RFC 8439), the nonce being four zero bytes and a little-endian number, as Noise has it: encrypts `text`, of at
+    /// most 16 bytes, in place, and gives the tag over that and `ad`.
+    fn seal(key: &Key, nonce: u64, ad: &[u8], text: &mut [u8]) -> [u8; TAG_BYTES];
 
-    /// AES-256-GCM: decrypts `text` in place. `false`: the tag is not right, and `text` of no use.
+    /// The reverse. `false`: the tag is not right, and `text` of no use.
     #[must_use]
-    fn open(key: &Key, nonce: &[u8; 12], ad: &[u8], text: &mut [u8], tag: &[u8; TAG_BYTES])
-        -> bool;
+    fn open(key: &Key, nonce: u64, ad: &[u8], text: &mut [u8], tag: &[u8; TAG_BYTES]) -> bool;
+
+    /// XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha), whose nonces may be random: as `seal`.
+    fn xseal(key: &Key, nonce: &[u8; 24], ad: &[u8], text: &mut [u8]) -> [u8; TAG_BYTES];
+
+    /// The reverse.
+    #[must_use]
+    fn xopen(
+        key: &Key,
+        nonce: &[u8; 24],
+        ad: &[u8],
+        text: &mut [u8],
+        tag: &[u8; TAG_BYTES],
+    ) -> bool;
 
     /// Whether both are equal, in a time that does not tell where they differ.
     #[must_use]
     fn equal(one: &[u8; TAG_BYTES], other: &[u8; TAG_BYTES]) -> bool;
-}
-
-/// A counter as the nonce of AES-GCM, as Noise has it: four zero bytes, then the counter, big-endian.
-pub fn nonce(counter: u64) -> [u8; 12] {
-    let mut nonce = [0; 12];
-    nonce[4..].copy_from_slice(&counter.to_be_bytes());
-    nonce
 }

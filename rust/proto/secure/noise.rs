@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The handshake `Noise_NNpsk0_25519_AESGCM_SHA256`: two messages, each with an ephemeral key, under a pre-shared key.
+//! The handshake `Noise_NNpsk0_25519_ChaChaPoly_SHA256`: two messages, each with an ephemeral key, under a pre-shared key.
 //!
 //! Reference: The Noise Protocol Framework, revision 34, sections 4, 5, 7 and 9. Function names are those of the
 //! specification.
@@ -12,10 +12,10 @@
 
 use core::marker::PhantomData;
 
-use super::{nonce, Key, Primitives, KEY_BYTES, TAG_BYTES};
+use super::{Key, Primitives, KEY_BYTES, TAG_BYTES};
 
-/// Name of the protocol; as long as a hash, so that it is the first value of `h` as it is.
-const NAME: &[u8; KEY_BYTES] = b"Noise_NNpsk0_25519_AESGCM_SHA256";
+/// Name of the protocol; longer than a hash, so that its hash is the first value of `h`.
+const NAME: &[u8] = b"Noise_NNpsk0_25519_ChaChaPoly_SHA256";
 
 /// An ephemeral public key.
 pub type Public = [u8; KEY_BYTES];
@@ -41,9 +41,10 @@ struct Symmetric<P> {
 
 impl<P: Primitives> Symmetric<P> {
     fn initialize(prologue: &[u8]) -> Symmetric<P> {
+        let h = P::sha256(&[NAME]);
         let mut state = Symmetric {
-            ck: Key::new(*NAME),
-            h: *NAME,
+            ck: Key::new(h),
+            h,
             k: Key::new([0; KEY_BYTES]),
             primitives: PhantomData,
         };
@@ -74,7 +75,7 @@ impl<P: Primitives> Symmetric<P> {
     }
 
     fn encrypt_and_hash(&mut self, text: &mut [u8]) -> [u8; TAG_BYTES] {
-        let tag = P::seal(&self.k, &nonce(0), &self.h, text);
+        let tag = P::seal(&self.k, 0, &self.h, text);
         self.mix_hash(&[text, &tag]);
         tag
     }
@@ -82,7 +83,7 @@ impl<P: Primitives> Symmetric<P> {
     fn decrypt_and_hash(&mut self, text: &mut [u8], tag: &[u8; TAG_BYTES]) -> bool {
         let h = self.h;
         self.mix_hash(&[text, tag]);
-        P::open(&self.k, &nonce(0), &h, text, tag)
+        P::open(&self.k, 0, &h, text, tag)
     }
 
     /// The same state once more: what comes next may be none of the other end's.

@@ -20,12 +20,11 @@ pub const REKEY_ANYWAY_US: u64 = 150_000_000;
 /// Age from which on nobody sends in a session, or takes anything of it.
 pub const REJECT_AFTER_US: u64 = 180_000_000;
 
-/// Datagrams after which a session is renewed. AES-GCM's keys wear out: RFC 8446, section 5.5 allows 2^24.5 records of 16 KiB, which are
-/// more bytes than 2^24 datagrams have.
-pub const REKEY_AFTER_MESSAGES: u64 = 1 << 24;
+/// Datagrams after which a session is renewed.
+pub const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
 
 /// Datagrams after which nobody sends in a session.
-pub const REJECT_AFTER_MESSAGES: u64 = 1 << 27;
+pub const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
 
 /// Pause between two attempts to begin a session.
 pub const RETRY_US: u64 = 500_000;

@@ -27,7 +27,7 @@ use vremote_proto::secure::{
 const PROLOGUE: &[u8] = b"a prologue";
 
 fn snow<'a>(psk: &'a [u8; 32], secret: &'a [u8; 32]) -> snow::Builder<'a> {
-    let builder = snow::Builder::new("Noise_NNpsk0_25519_AESGCM_SHA256".parse().unwrap());
+    let builder = snow::Builder::new("Noise_NNpsk0_25519_ChaChaPoly_SHA256".parse().unwrap());
     builder
         .prologue(PROLOGUE)
         .unwrap()
@@ -238,7 +238,7 @@ fn cookies_belong_to_one_address_and_one_datagram() {
     let jar = secret(99);
     let from = |address, port| cookie::<Crates>(&jar, address, port);
     let (attempt, first) = a.first(secret(1), greeting(1), None);
-    let given = b.guard.give::<Crates>(&first, from(1, 1104), &[5; 12]);
+    let given = b.guard.give::<Crates>(&first, from(1, 1104), &[5; 24]);
     let got = a.guard.take::<Crates>(&given, &attempt.mac1).unwrap();
     let (other, _) = a.first(secret(2), greeting(2), None);
     assert!(a.guard.take::<Crates>(&given, &other.mac1).is_none());

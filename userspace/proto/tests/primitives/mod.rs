@@ -2,7 +2,7 @@
 
 //! The primitives of `vremote_proto::secure`, from the RustCrypto crates and curve25519-dalek.
 
-use aes_gcm::{aead::AeadInPlace, Aes256Gcm, KeyInit};
+use chacha20poly1305::{aead::AeadInPlace, ChaCha20Poly1305, KeyInit, XChaCha20Poly1305};
 use hmac::Mac;
 use sha2::{Digest, Sha256};
 use vremote_proto::secure::{Key, Primitives, KEY_BYTES, TAG_BYTES};
@@ -34,21 +34,34 @@ impl Primitives for Crates {
             .then(|| Key::new(shared.to_bytes()))
     }
 
-    fn seal(key: &Key, nonce: &[u8; 12], ad: &[u8], text: &mut [u8]) -> [u8; TAG_BYTES] {
-        Aes256Gcm::new(key.bytes().into())
+    fn seal(key: &Key, nonce: u64, ad: &[u8], text: &mut [u8]) -> [u8; TAG_BYTES] {
+        ChaCha20Poly1305::new(key.bytes().into())
+            .encrypt_in_place_detached(&number(nonce).into(), ad, text)
+            .unwrap()
+            .into()
+    }
+
+    fn open(key: &Key, nonce: u64, ad: &[u8], text: &mut [u8], tag: &[u8; TAG_BYTES]) -> bool {
+        ChaCha20Poly1305::new(key.bytes().into())
+            .decrypt_in_place_detached(&number(nonce).into(), ad, text, tag.into())
+            .is_ok()
+    }
+
+    fn xseal(key: &Key, nonce: &[u8; 24], ad: &[u8], text: &mut [u8]) -> [u8; TAG_BYTES] {
+        XChaCha20Poly1305::new(key.bytes().into())
             .encrypt_in_place_detached(nonce.into(), ad, text)
             .unwrap()
             .into()
     }
 
-    fn open(
+    fn xopen(
         key: &Key,
-        nonce: &[u8; 12],
+        nonce: &[u8; 24],
         ad: &[u8],
         text: &mut [u8],
         tag: &[u8; TAG_BYTES],
     ) -> bool {
-        Aes256Gcm::new(key.bytes().into())
+        XChaCha20Poly1305::new(key.bytes().into())
             .decrypt_in_place_detached(nonce.into(), ad, text, tag.into())
             .is_ok()
     }
@@ -56,4 +69,10 @@ impl Primitives for Crates {
     fn equal(one: &[u8; TAG_BYTES], other: &[u8; TAG_BYTES]) -> bool {
         one == other
     }
+}
+
+fn number(nonce: u64) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    bytes[4..].copy_from_slice(&nonce.to_le_bytes());
+    bytes
 }
