@@ -545,6 +545,12 @@ mod tests {
         control.add_peer("b", "10.0.0.2", Some(&file)).unwrap();
         let same = || fs::read(&stored).unwrap() == fs::read(&file).unwrap();
         assert!(same());
+        let peer = sys.0.join("kernel/config/vremote/peers/b");
+        assert_eq!(
+            fs::read_to_string(peer.join("key")).unwrap(),
+            *Key::read(&file).unwrap().hex(),
+            "what the module is told"
+        );
 
         let other = sys.0.join("other");
         Key::generate().create(&other).unwrap();
@@ -552,12 +558,17 @@ mod tests {
         assert!(same(), "a refusal changes nothing");
 
         // The module has been loaded anew: it has no peers, but the key is there.
-        fs::remove_file(sys.0.join("kernel/config/vremote/peers/b/address")).unwrap();
-        fs::remove_dir(sys.0.join("kernel/config/vremote/peers/b")).unwrap();
+        let forget = || {
+            for attribute in ["address", "key"] {
+                fs::remove_file(peer.join(attribute)).unwrap();
+            }
+        };
+        forget();
+        fs::remove_dir(&peer).unwrap();
         control.add_peer("b", "10.0.0.2", None).unwrap();
         assert!(same());
 
-        fs::remove_file(sys.0.join("kernel/config/vremote/peers/b/address")).unwrap();
+        forget();
         control.del_peer("b").unwrap();
         assert!(!stored.exists());
         assert!(control.del_peer("b").is_err());
