@@ -11,12 +11,15 @@
 mod control;
 mod jobs;
 mod problem;
+mod stats;
 mod status;
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
+    thread,
+    time::{Duration, Instant},
 };
 
 use clap::{Parser, Subcommand};
@@ -54,6 +57,24 @@ enum Command {
         /// The module's own document, for programs
         #[arg(long)]
         json: bool,
+    },
+    /// What happens in a second: messages, bytes, round trips of each peer
+    Stats {
+        /// How long to count, in seconds
+        #[arg(long, default_value_t = 1.0, value_parser = seconds)]
+        interval: f64,
+        /// All counters since the module was loaded, for Prometheus, in place of that
+        #[arg(long, conflicts_with = "interval")]
+        prometheus: bool,
+    },
+    /// The same again and again, until Ctrl-C
+    Top {
+        /// Seconds between two looks
+        #[arg(long, default_value_t = 1.0, value_parser = seconds)]
+        interval: f64,
+        /// End after so many
+        #[arg(long)]
+        count: Option<u64>,
     },
     /// Processes that have been moved here, or away from here
     #[command(args_conflicts_with_subcommands = true)]
@@ -116,6 +137,43 @@ enum Jobs {
     },
 }
 
+/// From a hundredth of a second to an hour.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse::<f64>().ok();
+    let good = seconds.filter(|seconds| (0.01..=3600.0).contains(seconds));
+    good.ok_or_else(|| "a number of seconds from 0.01 to 3600 is wanted".into())
+}
+
+/// Shows what happens in each of `count` intervals, for ever if there is none; on a terminal each in the place of the one before.
+fn watch(
+    control: &Control,
+    interval: f64,
+    count: Option<u64>,
+    out: &mut impl Write,
+) -> Result<(), Problem> {
+    let clear = io::stdout().is_terminal() && count != Some(1);
+    let (mut before, mut since) = (control.status()?, Instant::now());
+    let mut left = count;
+    while left != Some(0) {
+        thread::sleep(Duration::from_secs_f64(interval));
+        let after = control.status()?;
+        let time = since.elapsed();
+        since = Instant::now();
+        if clear {
+            // Home, and nothing below.
+            out.write_all(b"\x1b[H\x1b[2J")?;
+        }
+        out.write_all(stats::rates(&before, &after, time).as_bytes())?;
+        left = left.map(|left| left - 1);
+        if !clear && left != Some(0) {
+            out.write_all(b"\n")?;
+        }
+        out.flush()?;
+        before = after;
+    }
+    Ok(())
+}
+
 fn run(command: &Command, out: &mut impl Write) -> Result<(), Problem> {
     let control = Control::new();
     match command {
@@ -148,6 +206,11 @@ fn run(command: &Command, out: &mut impl Write) -> Result<(), Problem> {
         Command::Status { json: false } => {
             out.write_all(status::document(&control.status()?).as_bytes())?;
         }
+        Command::Stats {
+            prometheus: true, ..
+        } => out.write_all(stats::prometheus(&control.status()?).as_bytes())?,
+        Command::Stats { interval, .. } => watch(&control, *interval, Some(1), out)?,
+        Command::Top { interval, count } => watch(&control, *interval, *count, out)?,
         Command::Jobs {
             command: Some(Jobs::Stop { name }),
             ..
@@ -189,5 +252,13 @@ mod tests {
     #[test]
     fn arguments_are_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn intervals_have_bounds() {
+        assert_eq!(seconds("0.5"), Ok(0.5));
+        for bad in ["0", "-1", "nan", "inf", "3601", "", "x"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -21,7 +21,7 @@ const PEER_COLUMNS: [(&str, &str); 9] = [
 ];
 
 /// Rows of words in columns, the first row being the titles.
-fn table(rows: &[Vec<String>]) -> String {
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
@@ -41,7 +41,7 @@ fn table(rows: &[Vec<String>]) -> String {
 }
 
 /// One value in a cell: an object of counters as their sum, nothing as a dash.
-fn cell(value: &Value) -> String {
+pub(crate) fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
         Value::String(text) => plain(text),
@@ -179,7 +179,7 @@ pub(crate) fn document(document: &Value) -> String {
     let none = Vec::new();
     let list = document["peers"].as_array().unwrap_or(&none);
     if list.is_empty() {
-        out.push_str("\nno peers (vremote peer add NAME ADDRESS)\n");
+        out.push_str("\nno peers (vremote peer add NAME ADDRESS KEY-FILE)\n");
     } else {
         let mut rows = vec![PEER_COLUMNS
             .iter()
