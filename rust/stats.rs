@@ -195,13 +195,9 @@ pub fn write_json_string(out: &mut impl Write, text: &[u8]) -> fmt::Result {
 
 /// The whole document.
 fn write_status(port: u16, out: &mut impl Write) -> fmt::Result {
-    write!(out, "{{\"version\":1,\"node\":")?;
+    write!(out, "{{\"version\":2,\"node\":")?;
     write_json_string(out, net::own_name())?;
-    write!(
-        out,
-        ",\"epoch\":\"{:016x}\",\"port\":{port},\"peers\":[",
-        net::own_epoch()
-    )?;
+    write!(out, ",\"port\":{port},\"peers\":[")?;
     let peers = peer::snapshot().map_err(|_| fmt::Error)?;
     for (i, peer) in peers.iter().enumerate() {
         if i != 0 {

@@ -40,9 +40,8 @@ use crate::proto::limits;
 /// Longest nodename that a kernel holds, with its final NUL.
 const NODENAME: usize = 65;
 
-/// What this node is called and which session it is in.
+/// What this node is called.
 struct Own {
-    epoch: u64,
     name: [u8; NODENAME],
     length: usize,
 }
@@ -51,11 +50,6 @@ static OWN: SetOnce<Own> = SetOnce::new();
 
 /// How long a call waits for a silent peer, in microseconds.
 static TIMEOUT_US: Atomic<u64> = Atomic::new(limits::CALL_TIMEOUT_US);
-
-/// The session of this node: random, nonzero, new with every load of the module. Any context.
-pub fn own_epoch() -> u64 {
-    OWN.as_ref().map_or(0, |own| own.epoch)
-}
 
 /// The name of this node, as `uname -n` said when the module was loaded. Any context.
 pub fn own_name() -> &'static [u8] {
@@ -118,17 +112,12 @@ impl Drop for Workqueue {
     }
 }
 
-/// Chooses the session and prepares all locks. First of all, once in the life of the module; cannot fail.
+/// Prepares all locks. First of all, once in the life of the module; cannot fail.
 pub fn prepare(timeout_ms: u32) {
     let mut own = Own {
-        epoch: 0,
         name: [0; NODENAME],
         length: 0,
     };
-    while own.epoch == 0 {
-        // SAFETY: No requirements; waits for entropy only before the system has any.
-        own.epoch = unsafe { bindings::get_random_u64() };
-    }
     // SAFETY: The buffer is as long as said.
     unsafe { crate::shim::vremote_net_nodename(own.name.as_mut_ptr(), own.name.len()) };
     own.length = own.name.iter().position(|byte| *byte == 0).unwrap_or(0);

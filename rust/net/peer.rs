@@ -24,7 +24,7 @@ use kernel::{
 use core::{fmt::Write, ops::Deref};
 
 use super::{
-    batch, exchange, may_log, now_us, own_epoch, own_name,
+    batch, exchange, may_log, now_us, own_name,
     secure::Secure,
     timer,
     udp::{self, Socket},
@@ -71,6 +71,9 @@ const RETIRED_US: u64 = 5_000_000;
 pub struct Identity {
     /// The peer's number here: unique among the peers of the moment, free for another one after `peer_gone`.
     pub slot: u8,
+    /// This node's epoch for this peer: random, nonzero, new each time that it is made a peer. So what the peer noted for this node
+    /// ends when either of both forgets the other, and not only when the module is loaded anew.
+    pub own_epoch: u64,
     name: KVec<u8>,
     address: u32,
     port: u16,
@@ -309,6 +312,7 @@ pub fn add(name: &[u8], address: u32, port: u16, psk: Option<Key>) -> Result<Arc
     // Not inside `pin_init!`, where `slot` is something else.
     let identity = Identity {
         slot: slot as u8,
+        own_epoch: super::secure::nonzero(),
         name: owned_name,
         address,
         port,
@@ -543,7 +547,7 @@ impl Peer {
     fn greet(self: &Arc<Self>, kind: Kind, peer_epoch: u64, request: u64) {
         let header = Header {
             kind,
-            epoch: own_epoch(),
+            epoch: self.own_epoch,
             peer_epoch,
             request,
             ..Header::default()
@@ -554,7 +558,7 @@ impl Peer {
 
     /// A `Hello` or `HelloAck` arrived. Receive thread.
     pub(super) fn hello_received(self: &Arc<Self>, header: &Header, name: &[u8]) {
-        let meant = header.peer_epoch == own_epoch();
+        let meant = header.peer_epoch == self.own_epoch;
         if header.kind == Kind::Hello {
             self.greet(Kind::HelloAck, header.epoch, header.request);
             if !meant {
@@ -682,7 +686,7 @@ impl Peer {
             return Err(ESTALE);
         }
         Ok(Header {
-            epoch: own_epoch(),
+            epoch: self.own_epoch,
             peer_epoch: epoch,
             ..*header
         })
@@ -884,9 +888,10 @@ impl Peer {
         )?;
         write!(
             out,
-            ",\"slot\":{},\"state\":\"{state}\",\"epoch\":\"{:016x}\"",
+            ",\"slot\":{},\"state\":\"{state}\",\"epoch\":\"{:016x}\",\"own_epoch\":\"{:016x}\"",
             self.slot,
-            self.epoch()
+            self.epoch(),
+            self.own_epoch
         )?;
         let (srtt, rto) = {
             let link = self.link.lock();

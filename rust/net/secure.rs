@@ -18,7 +18,7 @@ use kernel::{
 
 use super::{
     crypto::{self, random, random_key, Library},
-    now_us, own_epoch, own_name,
+    now_us, own_name,
     peer::Peer,
 };
 use crate::{
@@ -200,8 +200,8 @@ fn cookie_of(peer: &Peer) -> Mac {
     cookie::<Library>(&secret, address, port)
 }
 
-/// A random index that is not 0.
-fn index() -> u64 {
+/// A random number that is not 0.
+pub(super) fn nonzero() -> u64 {
     u64::from_ne_bytes(random()).max(1)
 }
 
@@ -407,8 +407,8 @@ impl Secure {
 
     fn first(&self, peer: &Arc<Peer>) -> Result<(), Reason> {
         let own = Greeting {
-            index: index(),
-            epoch: own_epoch(),
+            index: nonzero(),
+            epoch: peer.own_epoch,
         };
         let cookie = self.state.lock().sessions.cookie(now_us()).copied();
         let (attempt, datagram) = self.pair.first(random_key(), own, cookie.as_ref());
@@ -427,8 +427,8 @@ impl Secure {
             return Err(Reason::Forged);
         };
         let own = Greeting {
-            index: index(),
-            epoch: own_epoch(),
+            index: nonzero(),
+            epoch: peer.own_epoch,
         };
         let secret = random_key();
         let (agreed, datagram) = self

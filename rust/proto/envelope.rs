@@ -165,7 +165,7 @@ fn word(bytes: &[u8], at: usize) -> u64 {
 pub struct Greeting {
     /// The sender's index of the session: random, what the other end is to put into [`Envelope::session`].
     pub index: u64,
-    /// The sender's epoch: random, nonzero, new with every load of its module.
+    /// The sender's epoch: random, nonzero, new each time that it makes the receiver a peer.
     pub epoch: u64,
 }
 

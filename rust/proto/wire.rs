@@ -289,7 +289,7 @@ pub struct Header {
     pub kind: Kind,
     /// Bits of [`flags`].
     pub flags: u16,
-    /// Session of the sender: random, nonzero, new with every load of its module.
+    /// Session of the sender: random, nonzero, new each time that it makes the receiver a peer.
     pub epoch: u64,
     /// Session of the receiver as the sender knows it; 0 while unknown, allowed only in `Hello` and `HelloAck`.
     pub peer_epoch: u64,

@@ -161,4 +161,6 @@ check "what was opened before is over" r "error_of(posix, fd, W, 20, 10)" ESTALE
 must r "os.close(fd); fd = remote('$F')"
 must o "posix(plain, U); fcntl.flock(plain, UN)"
 check "… what is opened now can lock" r "(error_of(posix, fd, W), error_of(fcntl.flock, fd, EX | NB))" "('none', 'none')"
+sh_on 2 'cp -p /etc/vremote/keys/node1 /root/key && vremote peer del node1 && vremote peer add node1 10.77.0.1 /root/key && rm /root/key'
+check "a remote that forgets the origin, and meets it again, has given its locks back" o "wait(lambda: (error_of(posix, plain, W), error_of(fcntl.flock, plain, SH | NB)) == ('none', 'none'), 20)"
 finish

@@ -37,7 +37,7 @@ from wire import encode
 A, B = '10.77.0.1', '10.77.0.2'
 plain = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 peer = wire.raw_sender(B, A)
-me, it = int(status()['epoch'], 16), int(peers()['node1']['epoch'], 16)
+me, it = int(peers()['node1']['own_epoch'], 16), int(peers()['node1']['epoch'], 16)
 run('ip addr add 10.77.0.99/24 dev eth0 2>/dev/null || true')
 stranger = wire.raw_sender('10.77.0.99', A)
 def ours(kind, payload=b'', **fields):

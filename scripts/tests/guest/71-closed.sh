@@ -19,7 +19,7 @@ must x "
 from wire import encode
 A, B = '10.77.0.1', '10.77.0.2'
 peer = wire.raw_sender(B, A)
-me, it = int(status()['epoch'], 16), int(peers()['node1']['epoch'], 16)
+me, it = int(peers()['node1']['own_epoch'], 16), int(peers()['node1']['epoch'], 16)
 capture = wire.Capture('eth0')
 list(capture.packets())
 def recorded(): return [(s, bytes(p)) for s, t, p in capture.packets() if {s, t} == {A, B}]

@@ -27,7 +27,7 @@ const EINVAL: i32 = 22;
 const EEXIST: i32 = 17;
 
 /// Version of the status document that this tool understands.
-const DOCUMENT_VERSION: u64 = 1;
+const DOCUMENT_VERSION: u64 = 2;
 
 /// Longest name of a directory in configfs.
 const MAX_NAME: usize = 255;
@@ -637,8 +637,8 @@ mod tests {
     fn checks_the_document() {
         let sys = Sys::new();
         for (text, good) in [
-            ("{\"version\":1}", true),
-            ("{\"version\":2}", false),
+            ("{\"version\":2}", true),
+            ("{\"version\":1}", false),
             ("{}", false),
             ("{", false),
         ] {

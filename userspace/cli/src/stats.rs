@@ -263,7 +263,7 @@ mod tests {
 
     fn document(sent: u64, bytes: u64) -> Value {
         json!({
-            "version": 1, "node": "a", "epoch": "00ff", "port": 1104,
+            "version": 2, "node": "a", "port": 1104,
             "peers": [{"name": "b", "address": "10.0.0.2:1104", "state": "up", "rtt_us": 250,
                 "tx": {"Get\"": sent, "Hello": 1}, "rx": {"Grant": 2 * sent}, "tx_bytes": bytes, "rx_bytes": 2 * bytes,
                 "retransmits": 3, "drops": 1}],

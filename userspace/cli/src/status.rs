@@ -171,10 +171,9 @@ pub(crate) fn jobs(jobs: &[Job]) -> String {
 /// The whole document for people.
 pub(crate) fn document(document: &Value) -> String {
     let mut out = format!(
-        "node {}, UDP port {}, session {}\n",
+        "node {}, UDP port {}\n",
         cell(&document["node"]),
-        cell(&document["port"]),
-        cell(&document["epoch"])
+        cell(&document["port"])
     );
     let none = Vec::new();
     let list = document["peers"].as_array().unwrap_or(&none);
@@ -221,7 +220,7 @@ mod tests {
 
     fn sample() -> Value {
         json!({
-            "version": 1, "node": "a", "epoch": "00ff", "port": 1104,
+            "version": 2, "node": "a", "port": 1104,
             "peers": [{"name": "b\u{1b}[2J", "address": "10.0.0.2:1104", "slot": 0, "state": "up", "epoch": "01",
                 "rtt_us": null, "rto_us": 50000, "tx": {"Hello": 2, "Open": 3}, "rx": {}, "retransmits": 0, "drops": 1}],
             "drops": {"magic": 0, "wrong_epoch": 4},
@@ -232,7 +231,7 @@ mod tests {
     #[test]
     fn document_is_readable() {
         let text = document(&sample());
-        assert!(text.starts_with("node a, UDP port 1104, session 00ff\n"));
+        assert!(text.starts_with("node a, UDP port 1104\n"));
         assert!(
             text.contains("PEER")
                 && text.contains("10.0.0.2:1104")
@@ -270,7 +269,7 @@ mod tests {
 
     #[test]
     fn an_odd_document_is_shown_all_the_same() {
-        document(&json!({"version": 1}));
-        document(&json!({"version": 1, "peers": 3, "shares": [1], "exports": [{}], "drops": []}));
+        document(&json!({"version": 2}));
+        document(&json!({"version": 2, "peers": 3, "shares": [1], "exports": [{}], "drops": []}));
     }
 }
