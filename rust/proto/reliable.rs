@@ -77,6 +77,10 @@ impl RttEstimator {
     }
 }
 
+/// A request with a deadline is sent at least so often before that, however long the round trips are that were measured: at 20 % loss
+/// in each direction, 5 times would be in vain once in 200.
+const TRIES: u64 = 12;
+
 /// What the timer of an exchange says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tick {
@@ -94,6 +98,8 @@ pub struct Retry {
     started: u64,
     next: u64,
     rto: u64,
+    /// The longest that `rto` gets.
+    most: u64,
     deadline: Option<u64>,
     resends: u32,
 }
@@ -102,11 +108,15 @@ impl Retry {
     /// For a request that is sent at `now`. `rto`: the peer's time-out, microseconds. `deadline`: the time at which to
     /// give up; `None` for what goes on until the peer answers or its session ends.
     pub fn new(now: u64, rto: u64, deadline: Option<u64>) -> Retry {
-        let rto = rto.clamp(RTO_MIN_US, RTO_MAX_US);
+        let most = deadline.map_or(RTO_MAX_US, |deadline| {
+            (deadline.saturating_sub(now) / TRIES).clamp(RTO_MIN_US, RTO_MAX_US)
+        });
+        let rto = rto.clamp(RTO_MIN_US, most);
         Retry {
             started: now,
             next: now.saturating_add(rto),
             rto,
+            most,
             deadline,
             resends: 0,
         }
@@ -123,7 +133,7 @@ impl Retry {
                     .map_or(self.next, |deadline| deadline.min(self.next)),
             );
         }
-        self.rto = (self.rto * 2).min(RTO_MAX_US);
+        self.rto = (self.rto * 2).min(self.most);
         self.next = now.saturating_add(self.rto);
         self.resends = self.resends.saturating_add(1);
         Tick::Resend

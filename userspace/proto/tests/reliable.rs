@@ -63,16 +63,16 @@ fn second_answers_lengthen_the_time_out_and_measurements_shorten_it() {
 
 #[test]
 fn retransmission_backs_off_and_gives_up() {
-    let mut retry = Retry::new(1_000, 50_000, Some(500_000));
+    let mut retry = Retry::new(1_000, 50_000, Some(5_000_000));
     assert_eq!(retry.on_tick(1_000), Tick::Wait(51_000));
     assert_eq!(retry.on_tick(51_000), Tick::Resend);
     assert_eq!(retry.on_tick(51_000), Tick::Wait(151_000));
     assert_eq!(retry.on_tick(151_000), Tick::Resend);
     assert_eq!(retry.on_tick(160_000), Tick::Wait(351_000));
     // Late by far: once, not once for each time-out that went by.
-    assert_eq!(retry.on_tick(499_999), Tick::Resend);
-    assert_eq!(retry.on_tick(499_999), Tick::Wait(500_000));
-    assert_eq!(retry.on_tick(500_000), Tick::Expired);
+    assert_eq!(retry.on_tick(4_999_999), Tick::Resend);
+    assert_eq!(retry.on_tick(4_999_999), Tick::Wait(5_000_000));
+    assert_eq!(retry.on_tick(5_000_000), Tick::Expired);
     assert_eq!(retry.resends(), 3);
 }
 
@@ -120,6 +120,21 @@ proptest! {
             rtt.sample(sample, false);
             prop_assert!((RTO_MIN_US..=RTO_MAX_US).contains(&rtt.rto_us()));
         }
+    }
+
+    /// Whatever round trips were measured, a request is sent often enough before its deadline that loss does not end it.
+    #[test]
+    fn a_deadline_has_room_for_many_tries(rto: u64, limit in 1_000_000..60_000_000_u64) {
+        let (start, mut now, mut tries) = (7, 7, 0);
+        let mut retry = Retry::new(start, rto, Some(start + limit));
+        loop {
+            match retry.on_tick(now) {
+                Tick::Wait(until) => now = until,
+                Tick::Resend => tries += 1,
+                Tick::Expired => break,
+            }
+        }
+        prop_assert!(tries >= 11, "{tries}");
     }
 
     #[test]
