@@ -8,7 +8,7 @@
 
 Each step reads a random page of `data`, stores the step's number into `map`, which is mapped, and appends a record to `log`. EXTRA adds:
 `threads` (four that count), `pipeline` (three processes), `nameless` (a file without a name), `memory=MIB` (touched at random),
-`lock` (a lock on `log` for good), `sqlite` (each fourth step is a transaction of `steps.db`).
+`lock` (a lock on `log` for good), `sqlite` (each sixteenth step is a transaction of `steps.db`).
 """
 
 import hashlib
@@ -84,7 +84,7 @@ def steps(directory, extras):
             nameless.truncate()
             nameless.write(f"{step}".encode())
             nameless.flush()
-        if db and step % 4 == 0:
+        if db and step % 16 == 0:
             db.execute("insert into step values (?, ?)", (step, node))
         view[8 * (step % 512):8 * (step % 512) + 8] = struct.pack("<Q", step)
         os.write(log, f"{step} {node} {page} {digest}\n".encode())
@@ -104,7 +104,7 @@ def steps(directory, extras):
     if db:
         if db.execute("pragma integrity_check").fetchall() != [("ok",)]:
             return "the database is damaged"
-        if db.execute("select number from step order by number").fetchall() != [(number,) for number in range(0, step, 4)]:
+        if db.execute("select number from step order by number").fetchall() != [(number,) for number in range(0, step, 16)]:
             return "the database lacks steps"
         db.close()
     return f"end {step}"

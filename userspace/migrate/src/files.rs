@@ -13,7 +13,16 @@
 //! | other directory | the target's of that path |
 //! | anything else | the source's: its daemon shares it for as long as the tree is away |
 
-use std::{collections::HashMap, fs, io, os::unix::ffi::OsStringExt, path::Path};
+use std::{
+    collections::HashMap,
+    ffi::OsStr,
+    fs, io,
+    os::unix::{
+        ffi::{OsStrExt, OsStringExt},
+        fs::MetadataExt,
+    },
+    path::Path,
+};
 
 use crate::{
     control::HeldFile,
@@ -238,6 +247,12 @@ pub fn to_hold(path: &[u8], seen: &Seen) -> HeldFile {
         dev: seen.dev,
         ino: seen.ino,
     }
+}
+
+/// Whether a path still leads to the file that was seen there.
+pub fn is_there(path: &[u8], seen: &Seen) -> bool {
+    fs::symlink_metadata(OsStr::from_bytes(path))
+        .is_ok_and(|found| (found.dev(), found.ino()) == (seen.dev, seen.ino))
 }
 
 /// Why a file that cannot be shared blocks, and what to do.

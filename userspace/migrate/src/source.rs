@@ -478,11 +478,13 @@ impl Move {
             Reply::Held(replies) if replies.len() == hold.len() => replies,
             _ => return Err(out_of_order()),
         };
-        for ((path, _), refused) in hold.into_iter().zip(replies) {
+        for ((path, seen), refused) in hold.into_iter().zip(replies) {
             match refused {
                 None => {
                     self.known.insert(path.clone(), files::held(path, &ends));
                 }
+                // The program has removed it meanwhile. If it has it open all the same, the dump finds it without a name.
+                Some(_) if !files::is_there(path, seen) => {}
                 Some(why) => self.blockers.push(files::not_shared(path, &why)),
             }
         }

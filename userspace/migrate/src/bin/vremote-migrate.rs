@@ -2,7 +2,12 @@
 
 //! `vremote-migrate PID ADDRESS`: moves a running process and its descendants to another node.
 
-use std::{net::Ipv4Addr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use clap::Parser;
 use serde_json::{json, Value};
@@ -124,11 +129,13 @@ fn run(arguments: &Arguments) -> Result<bool, Problem> {
         tcp_established: arguments.tcp_established,
         child: false,
     };
-    let mut tries = 0;
+    let (begun, mut tries) = (Instant::now(), 0);
     loop {
         match attempt(arguments, &order) {
             // Programs hold most locks for a moment only.
-            Err(problem) if holds_locks(&problem) && tries < LOCK_TRIES => {
+            Err(problem)
+                if holds_locks(&problem) && tries < LOCK_TRIES && begun.elapsed() < LOCK_LIMIT =>
+            {
                 tries += 1;
                 std::thread::sleep(LOCK_PAUSE);
             }
@@ -140,7 +147,10 @@ fn run(arguments: &Arguments) -> Result<bool, Problem> {
 /// So often a tree that holds locks on files is tried again …
 const LOCK_TRIES: u32 = 20;
 
-/// … after this.
+/// … for no longer than this …
+const LOCK_LIMIT: Duration = Duration::from_secs(60);
+
+/// … with this between.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 fn attempt(arguments: &Arguments, order: &Order) -> Result<bool, Problem> {
