@@ -3,7 +3,7 @@
 //! What keeps strangers out: the sessions with one peer, and the datagrams that begin them.
 //!
 //! [`Secure::open`] decrypts what has arrived, in the receive thread; [`Secure::seal`] encrypts what is to leave, in any task. Handshakes cost a
-//! Diffie-Hellman, and are made on the workqueue of the sessions: only after `mac1` has proved that who asks has the key, and only
+//! Diffie-Hellman, and are made on a workqueue of their own: only after `mac1` has proved that who asks has the key, and only
 //! so many in a second. Rules and reasons are in [`crate::proto::secure`].
 
 use kernel::{

@@ -475,6 +475,11 @@ fn sessions_are_renewed_and_end_by_time_and_by_use() {
         .is_none());
     assert!(sessions.sending(10 + REJECT_AFTER_US, |_| 0).is_none());
     assert!(sessions.receiving(1, 10 + REJECT_AFTER_US).is_none());
-    assert!(sessions.expire(10 + REJECT_AFTER_US));
+    assert!(sessions.receiving(1, 10).is_some());
+    sessions.expire(10 + REJECT_AFTER_US);
+    assert!(
+        sessions.receiving(1, 10).is_none(),
+        "it is not there any more"
+    );
     assert!(sessions.begin(10 + REJECT_AFTER_US, false, |_| 0));
 }
