@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Programs that rely on locks, mappings and names, on two nodes at once: SQLite with a rollback journal and with a write-ahead log, and
-# git. 300 transactions in each mode; with LONG=1 in the environment 10,000.
+# git. 160 transactions in each mode; with LONG=1 in the environment 10,000.
 # time-limit: 400
 
 . "$(dirname "$0")/../lib.sh"
 . "$TOP/scripts/tests/programs/agents.sh"
 
-TIMES=75 LIMIT=300
+TIMES=40 LIMIT=300
 [ "$VREMOTE_DEBUG" = 0 ] || TIMES=10 LIMIT=1200
 [ -z "${LONG:-}" ] || TIMES=2500 LIMIT=7200
 
