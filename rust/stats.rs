@@ -149,6 +149,8 @@ pub struct PeerCounters {
     pub rx_bytes: Counter,
     /// Requests sent again.
     pub retransmits: Counter,
+    /// How often its session was ended because it was silent and its lease had run out.
+    pub fences: Counter,
     /// Datagrams of this peer, or for it, that went nowhere.
     pub drops: Counter,
 }
@@ -162,6 +164,7 @@ impl PeerCounters {
             tx_bytes: Counter::new(),
             rx_bytes: Counter::new(),
             retransmits: Counter::new(),
+            fences: Counter::new(),
             drops: Counter::new(),
         }
     }

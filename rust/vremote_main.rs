@@ -38,6 +38,10 @@ module! {
             default: 5000,
             description: "How long a call waits for a silent peer, in milliseconds",
         },
+        lease_ms: u32 {
+            default: 5000,
+            description: "For how long a silent node keeps what this one has granted it, in milliseconds (2000 to 60000)",
+        },
         plain: u8 {
             default: 0,
             description: "1: take peers without a key, and say everything to them in the clear (for benchmarks)",
@@ -75,7 +79,10 @@ struct VRemote {
 impl kernel::Module for VRemote {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         let mut port = module_parameters::port.value();
-        net::prepare(module_parameters::timeout_ms.value());
+        net::prepare(
+            module_parameters::timeout_ms.value(),
+            module_parameters::lease_ms.value(),
+        );
         let remote = Part::start(remote::init, remote::exit)?;
         let origin = Part::start(origin::init, origin::exit)?;
         let net = Part::start(

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`udp`] | the socket, the receive thread, segmentation offload |
 //! | [`peer`] | the table of peers, the hello handshake, sending a message |
+//! | [`assembly`] | messages of several datagrams that arrive |
 //! | [`batch`] | several messages to one peer in one go |
 //! | [`secure`] | the sessions with one peer: handshakes, what is encrypted and decrypted |
 //! | [`crypto`] | the kernel's crypto library |
@@ -15,6 +16,7 @@
 //! Order of locks, outermost first: [`peer`]'s table of administration, the receive gate, a peer's assemblies; then spinlocks,
 //! none of which is held while another part is called.
 
+mod assembly;
 pub mod batch;
 mod crypto;
 pub mod exchange;
@@ -51,6 +53,9 @@ static OWN: SetOnce<Own> = SetOnce::new();
 /// How long a call waits for a silent peer, in microseconds.
 static TIMEOUT_US: Atomic<u64> = Atomic::new(limits::CALL_TIMEOUT_US);
 
+/// What this node grants to remotes of its files, in microseconds.
+static LEASE_US: Atomic<u64> = Atomic::new(limits::LEASE_US);
+
 /// The name of this node, as `uname -n` said when the module was loaded. Any context.
 pub fn own_name() -> &'static [u8] {
     OWN.as_ref().map_or(&[], |own| &own.name[..own.length])
@@ -61,10 +66,20 @@ pub fn timeout_us() -> u64 {
     TIMEOUT_US.load(Relaxed)
 }
 
-/// Microseconds since boot, without the time in suspend. Any context but NMI.
+/// The lease that this node grants to remotes of its files, in microseconds (module parameter `lease_ms`). Any context.
+pub fn lease_us() -> u64 {
+    LEASE_US.load(Relaxed)
+}
+
+/// The longest time that a local task waits for pages that other nodes hold, in microseconds. Any context.
+pub fn longest_round_us() -> u64 {
+    timeout_us().saturating_mul(2) + lease_us() + lease_us() / 8
+}
+
+/// Microseconds since boot. With the time in suspend: a lease runs out in it. Any context but NMI.
 pub fn now_us() -> u64 {
     // SAFETY: May be called in any context but NMI.
-    let nanoseconds = unsafe { bindings::ktime_get() };
+    let nanoseconds = unsafe { bindings::ktime_get_with_offset(bindings::tk_offsets_TK_OFFS_BOOT) };
     nanoseconds as u64 / 1000
 }
 
@@ -113,7 +128,7 @@ impl Drop for Workqueue {
 }
 
 /// Prepares all locks. First of all, once in the life of the module; cannot fail.
-pub fn prepare(timeout_ms: u32) {
+pub fn prepare(timeout_ms: u32, lease_ms: u32) {
     let mut own = Own {
         name: [0; NODENAME],
         length: 0,
@@ -123,6 +138,11 @@ pub fn prepare(timeout_ms: u32) {
     own.length = own.name.iter().position(|byte| *byte == 0).unwrap_or(0);
     OWN.populate(own);
     TIMEOUT_US.store(u64::from(timeout_ms.max(1)) * 1000, Relaxed);
+    let lease_us = u64::from(lease_ms) * 1000;
+    LEASE_US.store(
+        lease_us.clamp(limits::DEAF_US, limits::MAX_LEASE_US),
+        Relaxed,
+    );
     batch::prepare();
     exchange::prepare();
     peer::prepare();

@@ -9,6 +9,9 @@
 //!
 //! An epoch that changes ends all that was agreed with the peer: exchanges fail with `ESTALE`, `origin` and `remote` are told
 //! (`peer_gone`), and only then are messages of the new session taken.
+//!
+//! Hellos go out all the time, because their answers renew leases ([`crate::proto::lease`]). A peer that keeps others waiting and answers
+//! none of them is *fenced* when its lease has run out: this node takes a new epoch for it, as if it had started anew for this peer.
 
 use kernel::{
     bindings, impl_has_work, new_mutex, new_spinlock, new_work,
@@ -24,6 +27,7 @@ use kernel::{
 use core::{fmt::Write, ops::Deref};
 
 use super::{
+    assembly::Assemblies,
     batch, exchange, may_log, now_us, own_name,
     secure::Secure,
     timer,
@@ -32,11 +36,12 @@ use super::{
 };
 use crate::{
     proto::{
+        lease::{Lease, Term},
         limits::{
-            FRAGMENT_BYTES, HELLO_INTERVAL_US, MAX_ASSEMBLIES, MAX_NAME, MAX_NODES, MAX_PAYLOAD,
-            PEER_DOWN_US,
+            DEAF_US, FRAGMENT_BYTES, HELLO_HURRY_US, HELLO_INTERVAL_US, MAX_LEASE_US, MAX_NAME,
+            MAX_NODES, MAX_PAYLOAD, PEER_DOWN_US,
         },
-        reliable::{Assembly, OnceWindow, RttEstimator},
+        reliable::{OnceWindow, RttEstimator},
         secure::{Key, TAG_BYTES},
         wire::{flags, Header, Kind, DATAGRAM_BYTES, HEADER_BYTES},
     },
@@ -71,9 +76,6 @@ const RETIRED_US: u64 = 5_000_000;
 pub struct Identity {
     /// The peer's number here: unique among the peers of the moment, free for another one after `peer_gone`.
     pub slot: u8,
-    /// This node's epoch for this peer: random, nonzero, new each time that it is made a peer. So what the peer noted for this node
-    /// ends when either of both forgets the other, and not only when the module is loaded anew.
-    pub own_epoch: u64,
     name: KVec<u8>,
     address: u32,
     port: u16,
@@ -84,8 +86,18 @@ pub struct Identity {
 pub struct Peer {
     identity: Identity,
     socket: Arc<Socket>,
+    /// This node's epoch for this peer: random, nonzero, new each time that it is made a peer or fenced. So what the peer noted for
+    /// this node ends when either of both forgets the other, and not only when the module is loaded anew.
+    own_epoch: Atomic<u64>,
     /// Session of the peer; 0 while none is agreed.
     epoch: Atomic<u64>,
+    /// [`Lease::until`] of what the peer has granted; written under the lock of `link`.
+    lease: Atomic<u64>,
+    /// Something about that changed: it was renewed, or the session has begun or ended.
+    #[pin]
+    pub lease_changes: Changes,
+    /// When the last hello of this session that was answered had been sent; 0: none was.
+    answered: Atomic<u64>,
     /// When something of the peer's session arrived last (microseconds); 0: never.
     heard: Atomic<u64>,
     /// Whether the log says that the peer is up.
@@ -119,26 +131,18 @@ struct Link {
     rtt: RttEstimator,
     /// When the last hello went out; it is also the hello's request id.
     hello_sent: u64,
+    /// What was granted to the peer.
+    term: Term,
+    /// The session is being ended by this node: nothing of it counts any more.
+    fenced: bool,
+    /// There was a lease in this session: what is mapped ends with it.
+    mapped: bool,
     /// The epoch that comes into force when everybody has let go of the one before; 0: none.
     next_epoch: u64,
     /// Epochs that are over, and until when it stays so: an old datagram must not bring one back.
     retired: [(u64, u64); RETIRED],
     /// Whether the log has said that the peer has another name than the one configured.
     misnamed: bool,
-}
-
-/// One message of which some fragments have arrived.
-struct Partial {
-    /// The first fragment's header with offset 0: what all fragments have in common.
-    header: Header,
-    state: Assembly,
-    bytes: KVVec<u8>,
-    since: u64,
-}
-
-/// Messages in reassembly, oldest first.
-struct Assemblies {
-    partial: KVec<Partial>,
 }
 
 /// Tells [`Peer`]'s works apart.
@@ -312,7 +316,6 @@ pub fn add(name: &[u8], address: u32, port: u16, psk: Option<Key>) -> Result<Arc
     // Not inside `pin_init!`, where `slot` is something else.
     let identity = Identity {
         slot: slot as u8,
-        own_epoch: super::secure::nonzero(),
         name: owned_name,
         address,
         port,
@@ -326,7 +329,11 @@ pub fn add(name: &[u8], address: u32, port: u16, psk: Option<Key>) -> Result<Arc
             identity,
             secure,
             socket,
+            own_epoch: Atomic::new(super::secure::nonzero()),
             epoch: Atomic::new(0),
+            lease: Atomic::new(0),
+            lease_changes <- Changes::new(),
+            answered: Atomic::new(0),
             heard: Atomic::new(0),
             shown_up: Atomic::new(false),
             gone: Atomic::new(false),
@@ -335,11 +342,14 @@ pub fn add(name: &[u8], address: u32, port: u16, psk: Option<Key>) -> Result<Arc
             link <- new_spinlock!(Link {
                 rtt: RttEstimator::new(),
                 hello_sent: 0,
+                term: Term::default(),
+                fenced: false,
+                mapped: false,
                 next_epoch: 0,
                 retired: [(0, 0); RETIRED],
                 misnamed: false,
             }),
-            assemblies <- new_mutex!(Assemblies { partial: KVec::new() }),
+            assemblies <- new_mutex!(Assemblies::new()),
             once <- new_spinlock!(OnceWindow::new()),
             once_ended <- Changes::new(),
             renewal <- new_work!("vremote::peer"),
@@ -362,11 +372,11 @@ pub fn add(name: &[u8], address: u32, port: u16, psk: Option<Key>) -> Result<Arc
 /// Ends the session with a peer and forgets it; returns when nobody works on its messages any more. Process context, may
 /// sleep; not in the receive thread. `ENOENT`.
 pub fn remove(name: &[u8]) -> Result {
+    // Not yet under the lock: what is waited for here may need it, to fence others.
+    let peer = by_name(name).ok_or(ENOENT)?;
+    peer.take_leave();
     let _admin = ADMIN.lock();
     let peer = by_name(name).ok_or(ENOENT)?;
-    if peer.is_up() {
-        crate::origin::peer_leaving();
-    }
     let slot = usize::from(peer.slot);
     TABLE.lock().keys[slot] = 0;
     peer.gone.store(true, Release);
@@ -379,6 +389,7 @@ pub fn remove(name: &[u8]) -> Result {
     exchange::end(&peer, ENOTCONN);
     crate::origin::peer_gone(peer.slot);
     crate::remote::peer_gone(&peer);
+    peer.lease_changes.happen();
     let entry = TABLE.lock().slots[slot].take();
     drop(entry);
     Ok(())
@@ -421,7 +432,6 @@ pub(super) fn tick(now: u64) -> u64 {
         let Some(peer) = by_slot(slot as u8) else {
             continue;
         };
-        next = now + HELLO_INTERVAL_US;
         let silent = peer.silent_us(now);
         if let Some(secure) = &peer.secure {
             secure.tick(&peer, now);
@@ -429,9 +439,7 @@ pub(super) fn tick(now: u64) -> u64 {
                 secure.begin(&peer, true);
             }
         }
-        if silent >= HELLO_INTERVAL_US {
-            peer.hello(true);
-        }
+        next = next.min(peer.look_after_leases(now));
         if silent >= PEER_DOWN_US && peer.shown_up.cmpxchg(true, false, Relaxed).is_ok() {
             peer.log("down");
         }
@@ -449,6 +457,11 @@ impl Peer {
     /// IPv4 address, in host order, and port.
     pub fn addr(&self) -> (u32, u16) {
         (self.address, self.port)
+    }
+
+    /// This node's epoch and that of the peer: what a session is known by.
+    pub fn session(&self) -> (u64, u64) {
+        (self.own_epoch(), self.epoch())
     }
 
     /// Session of the peer; 0 while none is agreed. Differs from the epoch of a message in hand when that message's session
@@ -511,7 +524,136 @@ impl Peer {
         }
     }
 
+    // Leases.
+
+    /// Whether what the peer has granted may be used. Any context.
+    pub fn leased(&self) -> bool {
+        let until = self.lease.load(Relaxed);
+        Lease { until }.holds(now_us())
+    }
+
+    /// The peer has answered a hello of the present session that left at `sent`.
+    fn lease_renewed(&self, link: &mut Link, sent: u64, length: u64) {
+        let mut lease = Lease {
+            until: self.lease.load(Relaxed),
+        };
+        lease.renew(sent, length.min(MAX_LEASE_US));
+        self.lease.store(lease.until, Relaxed);
+        link.mapped = true;
+        link.term.reopen();
+        if sent > self.answered.load(Relaxed) {
+            self.answered.store(sent, Relaxed);
+        }
+    }
+
+    /// Whether the peer has not answered this node's hellos.
+    fn is_deaf(&self, now: u64) -> bool {
+        now.saturating_sub(self.answered.load(Relaxed)) >= DEAF_US
+    }
+
+    /// Somebody waits for what the peer holds, and it does not give it up. If it answers nothing at all, it is fenced as soon as its lease
+    /// has run out, unless it answers before that. Says whether it is so. Any context but hard interrupts.
+    pub fn suspect(&self) -> bool {
+        let now = now_us();
+        // What has arrived and was not looked at may be an answer.
+        if self.is_gone() || !self.is_deaf(now) || self.backlog() {
+            return false;
+        }
+        let over = self.link.lock().term.close(now, DEAF_US);
+        timer::at(over.min(now + HELLO_HURRY_US));
+        true
+    }
+
+    /// [`Peer::suspect`] where nobody knows yet whether the peer answers: only if it has been silent for longer than any lease.
+    pub fn suspect_if_silent(&self) {
+        if self.silent_us(now_us()) >= super::lease_us() {
+            self.suspect();
+        }
+    }
+
+    /// The peer is to be removed: takes home what it holds. If it does not answer, waits until its lease has run out, for at most two of them.
+    /// Process context, sleeps.
+    fn take_leave(&self) {
+        if self.is_up() {
+            crate::origin::peer_leaving(self.slot);
+        }
+        let end = now_us() + 2 * super::lease_us();
+        while crate::origin::holds(self.slot) {
+            let now = now_us();
+            let over = self.link.lock().term.close(now, 0);
+            if now >= over.min(end) {
+                return;
+            }
+            let pause = (over - now).min(HELLO_HURRY_US);
+            kernel::time::delay::fsleep(kernel::time::Delta::from_micros(pause as i64));
+        }
+    }
+
+    /// Sends the hellos that are due, ends what was mapped when the lease has run out, and the session when the term is over. Returns when to
+    /// look again. Timer.
+    fn look_after_leases(self: &Arc<Self>, now: u64) -> u64 {
+        let (pause, due, lapsed, over) = {
+            let link = self.link.lock();
+            let hurry = link.term.is_closed() || (self.is_deaf(now) && self.is_up());
+            let pause = if hurry {
+                HELLO_HURRY_US
+            } else {
+                HELLO_INTERVAL_US
+            };
+            (
+                pause,
+                now.saturating_sub(link.hello_sent) >= pause,
+                link.mapped && !self.leased(),
+                link.term.over(now),
+            )
+        };
+        if due {
+            self.hello(true);
+        }
+        // Again and again: a fault that has seen the lease may map a page later.
+        if lapsed {
+            crate::remote::lapse(self);
+        }
+        if over {
+            self.fence();
+        }
+        let until = self.lease.load(Relaxed);
+        let ends = if until > now { until } else { timer::NEVER };
+        (now + pause).min(ends)
+    }
+
+    /// Ends the session because the peer is silent, and what it was granted void.
+    fn fence(self: &Arc<Self>) {
+        {
+            let mut link = self.link.lock();
+            // It may just have answered, or the session is over anyway.
+            if self.is_gone() || self.epoch() == 0 || !link.term.over(now_us()) {
+                return;
+            }
+            link.fenced = true;
+            link.next_epoch = 0;
+            self.epoch.store(0, Release);
+        }
+        self.shown_up.store(false, Relaxed);
+        self.counters.fences.add(1);
+        self.log("does not answer, and its lease has run out: what it held is taken back");
+        self.renew();
+    }
+
+    /// Has the workqueue end the old session.
+    fn renew(self: &Arc<Self>) {
+        // It may be queued already: then it takes the youngest epoch.
+        if let Some(queue) = &*RENEWALS.lock() {
+            let _ = queue.queue().enqueue::<_, 0>(self.clone());
+        }
+    }
+
     // Sessions.
+
+    /// This node's epoch for this peer.
+    pub fn own_epoch(&self) -> u64 {
+        self.own_epoch.load(Acquire)
+    }
 
     /// The sessions that are encrypted; `None`: none of this peer's are.
     pub(super) fn secure(&self) -> Option<&Secure> {
@@ -526,7 +668,7 @@ impl Peer {
     }
 
     /// Says hello; without `always` at most every [`HELLO_PAUSE_US`].
-    pub(super) fn hello(self: &Arc<Self>, always: bool) {
+    pub fn hello(self: &Arc<Self>, always: bool) {
         let now = now_us().max(1);
         let peer_epoch = {
             let mut link = self.link.lock();
@@ -536,7 +678,7 @@ impl Peer {
             link.hello_sent = now;
             self.epoch().max(link.next_epoch)
         };
-        self.greet(Kind::Hello, peer_epoch, now);
+        self.greet(Kind::Hello, peer_epoch, now, 0);
     }
 
     /// Whether datagrams have arrived, perhaps of this peer, that nobody has looked at yet. A hint; any context.
@@ -544,12 +686,13 @@ impl Peer {
         self.socket.backlog()
     }
 
-    fn greet(self: &Arc<Self>, kind: Kind, peer_epoch: u64, request: u64) {
+    fn greet(self: &Arc<Self>, kind: Kind, peer_epoch: u64, request: u64, lease: u64) {
         let header = Header {
             kind,
-            epoch: self.own_epoch,
+            epoch: self.own_epoch(),
             peer_epoch,
             request,
+            size: lease,
             ..Header::default()
         };
         // A hello that is lost comes again; a peer that is gone needs none.
@@ -558,9 +701,17 @@ impl Peer {
 
     /// A `Hello` or `HelloAck` arrived. Receive thread.
     pub(super) fn hello_received(self: &Arc<Self>, header: &Header, name: &[u8]) {
-        let meant = header.peer_epoch == self.own_epoch;
+        let meant = header.peer_epoch == self.own_epoch();
         if header.kind == Kind::Hello {
-            self.greet(Kind::HelloAck, header.epoch, header.request);
+            let lease = {
+                let mut link = self.link.lock();
+                if meant && !link.fenced && header.epoch == self.epoch() {
+                    link.term.grant(now_us(), super::lease_us())
+                } else {
+                    0
+                }
+            };
+            self.greet(Kind::HelloAck, header.epoch, header.request, lease);
             if !meant {
                 // It does not know our session yet, so this proves nothing. The answer to our own hello will.
                 if header.epoch != self.epoch() {
@@ -573,12 +724,10 @@ impl Peer {
             return;
         }
         let now = now_us();
+        let answers = header.kind == Kind::HelloAck && header.request != 0 && header.request <= now;
         {
             let mut link = self.link.lock();
-            if header.kind == Kind::HelloAck
-                && header.request != 0
-                && header.request == link.hello_sent
-            {
+            if answers && header.request == link.hello_sent {
                 link.rtt.sample(now.saturating_sub(header.request), false);
             }
             if !link.misnamed && name != self.name() {
@@ -592,6 +741,17 @@ impl Peer {
             }
         }
         self.agreed(header.epoch);
+        if answers {
+            {
+                let mut link = self.link.lock();
+                let current = header.epoch == self.epoch() && header.peer_epoch == self.own_epoch();
+                if link.fenced || !current {
+                    return;
+                }
+                self.lease_renewed(&mut link, header.request, header.size);
+            }
+            self.lease_changes.happen();
+        }
     }
 
     /// Says hello to a session that has not been proven.
@@ -607,7 +767,7 @@ impl Peer {
             }
             link.hello_sent = now;
         }
-        self.greet(Kind::Hello, epoch, now);
+        self.greet(Kind::Hello, epoch, now, 0);
     }
 
     /// The peer's epoch is proven. Process context.
@@ -615,7 +775,7 @@ impl Peer {
         let renew = {
             let mut link = self.link.lock();
             let current = self.epoch();
-            if self.is_gone() {
+            if self.is_gone() || link.fenced {
                 return;
             } else if epoch == current || epoch == link.next_epoch {
                 false
@@ -646,10 +806,7 @@ impl Peer {
         if renew {
             self.shown_up.store(false, Relaxed);
             self.log("started anew");
-            // It may be queued already: then it takes the youngest epoch.
-            if let Some(queue) = &*RENEWALS.lock() {
-                let _ = queue.queue().enqueue::<_, 0>(self.clone());
-            }
+            self.renew();
         } else if self.epoch() != 0 {
             let first = !self.shown_up.load(Relaxed);
             self.heard();
@@ -686,7 +843,7 @@ impl Peer {
             return Err(ESTALE);
         }
         Ok(Header {
-            epoch: self.own_epoch,
+            epoch: self.own_epoch(),
             peer_epoch: epoch,
             ..*header
         })
@@ -856,13 +1013,8 @@ impl Peer {
     /// Drops messages that will never be complete.
     fn expire_assemblies(&self, now: u64) {
         let mut assemblies = self.assemblies.lock();
-        while assemblies
-            .partial
-            .first()
-            .is_some_and(|partial| now.saturating_sub(partial.since) > PEER_DOWN_US)
-        {
+        while assemblies.expire(now) {
             self.dropped(Reason::Incomplete);
-            let _ = assemblies.partial.remove(0);
         }
     }
 
@@ -891,7 +1043,13 @@ impl Peer {
             ",\"slot\":{},\"state\":\"{state}\",\"epoch\":\"{:016x}\",\"own_epoch\":\"{:016x}\"",
             self.slot,
             self.epoch(),
-            self.own_epoch
+            self.own_epoch()
+        )?;
+        let lease = self.lease.load(Relaxed).saturating_sub(now_us());
+        write!(
+            out,
+            ",\"lease_us\":{lease},\"fences\":{}",
+            self.counters.fences.get()
         )?;
         let (srtt, rto) = {
             let link = self.link.lock();
@@ -938,19 +1096,37 @@ impl WorkItem for Peer {
     /// Ends the peer's old session, then lets the new one begin.
     fn run(peer: Arc<Peer>) {
         let _admin = ADMIN.lock();
-        if peer.is_gone() {
+        // Another run may have done it all.
+        let nothing = {
+            let link = peer.link.lock();
+            !link.fenced && link.next_epoch == 0
+        };
+        if peer.is_gone() || nothing {
             return;
         }
+        // What the receive thread has begun to hand on is of the old session.
+        udp::quiesce();
         exchange::end(&peer, ESTALE);
         crate::origin::peer_gone(peer.slot);
         crate::remote::peer_gone(&peer);
-        {
-            let mut assemblies = peer.assemblies.lock();
-            assemblies.partial.clear();
-        }
+        peer.assemblies.lock().clear();
         let mut link = peer.link.lock();
+        if core::mem::take(&mut link.fenced) {
+            // Whatever the peer has sent or will send in the old session is for an epoch that is over. In this order: see `Secure::forget`.
+            peer.own_epoch.store(super::secure::nonzero(), Release);
+            if let Some(secure) = peer.secure() {
+                secure.forget();
+            }
+        }
+        link.term = Term::default();
+        link.mapped = false;
+        peer.lease.store(0, Relaxed);
+        peer.answered.store(0, Relaxed);
         let epoch = link.next_epoch;
         if epoch == 0 {
+            drop(link);
+            peer.lease_changes.happen();
+            peer.hello(true);
             return;
         }
         link.next_epoch = 0;
@@ -960,6 +1136,7 @@ impl WorkItem for Peer {
         peer.epoch.store(epoch, Release);
         drop(link);
         peer.heard();
+        peer.lease_changes.happen();
         exchange::resend(&peer);
         peer.hello(true);
     }
@@ -977,56 +1154,5 @@ impl WorkItem<HANDSHAKES> for Peer {
             // SAFETY: As above; these are the flags of before.
             unsafe { shim::vremote_net_noio_end(flags) };
         }
-    }
-}
-
-impl Assemblies {
-    /// Takes a fragment; gives the message if that completes it.
-    fn accept(&mut self, header: &Header, fragment: &[u8]) -> Result<Option<Partial>, Reason> {
-        let common = Header {
-            offset: 0,
-            flags: header.flags & !flags::RETRY,
-            ..*header
-        };
-        let place = match self
-            .partial
-            .iter()
-            .rposition(|partial| partial.header == common)
-        {
-            Some(place) => place,
-            None => self.begin(common)?,
-        };
-        let partial = &mut self.partial[place];
-        if let Some(range) = partial.state.accept(header) {
-            let room = partial.bytes.get_mut(range).ok_or(Reason::Field)?;
-            if room.len() != fragment.len() {
-                return Err(Reason::Field);
-            }
-            room.copy_from_slice(fragment);
-        }
-        if !partial.state.complete() {
-            return Ok(None);
-        }
-        Ok(self.partial.remove(place).ok())
-    }
-
-    /// A new message, in place of the oldest one if there are too many.
-    fn begin(&mut self, header: Header) -> Result<usize, Reason> {
-        let state = Assembly::new(&header);
-        let bytes = KVVec::zeroed(state.length(), GFP_KERNEL).map_err(|_| Reason::NoMemory)?;
-        if self.partial.len() >= MAX_ASSEMBLIES {
-            stats::dropped(Reason::Incomplete);
-            let _ = self.partial.remove(0);
-        }
-        let partial = Partial {
-            header,
-            state,
-            bytes,
-            since: now_us(),
-        };
-        self.partial
-            .push(partial, GFP_KERNEL)
-            .map_err(|_| Reason::NoMemory)?;
-        Ok(self.partial.len() - 1)
     }
 }

@@ -63,6 +63,8 @@ pub(super) struct Session {
     index: u64,
     /// What the peer said of itself.
     theirs: Greeting,
+    /// The epoch that this node had for the peer.
+    own_epoch: u64,
     send: Key,
     receive: Key,
     /// Datagrams sent: the next counter.
@@ -74,12 +76,13 @@ pub(super) struct Session {
 }
 
 impl Session {
-    fn new(index: u64, agreed: &Agreed) -> Result<Arc<Session>> {
+    fn new(own: Greeting, agreed: &Agreed) -> Result<Arc<Session>> {
         let (send, receive) = (agreed.send.clone(), agreed.receive.clone());
         let theirs = agreed.peer;
         Arc::pin_init(
             pin_init!(Session {
-                index,
+                index: own.index,
+                own_epoch: own.epoch,
                 theirs,
                 send,
                 receive,
@@ -98,6 +101,11 @@ impl Session {
     /// The peer's epoch: what arrives in this session is of it.
     pub(super) fn epoch(&self) -> u64 {
         self.theirs.epoch
+    }
+
+    /// This node's epoch for which it was meant.
+    pub(super) fn own_epoch(&self) -> u64 {
+        self.own_epoch
     }
 }
 
@@ -145,7 +153,7 @@ impl State {
     fn attempt(&mut self, index: u64, now: u64) -> Option<&mut Option<(Attempt<Library>, u64)>> {
         self.attempts.iter_mut().find(|place| {
             place.as_ref().is_some_and(|(attempt, since)| {
-                attempt.index == index && now.saturating_sub(*since) < ATTEMPT_LIFE_US
+                attempt.own.index == index && now.saturating_sub(*since) < ATTEMPT_LIFE_US
             })
         })
     }
@@ -245,6 +253,14 @@ impl Secure {
     pub(super) fn tick(&self, peer: &Arc<Peer>, now: u64) {
         self.state.lock().sessions.expire(now);
         self.begin(peer, false);
+    }
+
+    /// Drops all sessions, and what would become one: this node has taken a new epoch for the peer. A handshake that goes on meanwhile
+    /// finds that out under the lock.
+    pub(super) fn forget(&self) {
+        let mut state = self.state.lock();
+        state.sessions.forget();
+        state.attempts = [const { None }; ATTEMPTS];
     }
 
     fn sending(&self) -> Option<Arc<Session>> {
@@ -408,12 +424,15 @@ impl Secure {
     fn first(&self, peer: &Arc<Peer>) -> Result<(), Reason> {
         let own = Greeting {
             index: nonzero(),
-            epoch: peer.own_epoch,
+            epoch: peer.own_epoch(),
         };
         let cookie = self.state.lock().sessions.cookie(now_us()).copied();
         let (attempt, datagram) = self.pair.first(random_key(), own, cookie.as_ref());
         {
             let mut state = self.state.lock();
+            if own.epoch != peer.own_epoch() {
+                return Err(Reason::WrongEpoch);
+            }
             state.attempts.rotate_left(1);
             state.attempts[ATTEMPTS - 1] = Some((attempt, now_us()));
         }
@@ -428,16 +447,19 @@ impl Secure {
         };
         let own = Greeting {
             index: nonzero(),
-            epoch: peer.own_epoch,
+            epoch: peer.own_epoch(),
         };
         let secret = random_key();
         let (agreed, datagram) = self
             .pair
             .second(invitation, &secret, own, None)
             .ok_or(Reason::Forged)?;
-        let session = Session::new(own.index, &agreed).map_err(|_| Reason::NoMemory)?;
+        let session = Session::new(own, &agreed).map_err(|_| Reason::NoMemory)?;
         {
             let mut state = self.state.lock();
+            if own.epoch != peer.own_epoch() {
+                return Err(Reason::WrongEpoch);
+            }
             state.sessions.answered(now_us(), own.index, session);
         }
         peer.transmit_open(&datagram);
@@ -464,10 +486,15 @@ impl Secure {
             }
             return Err(Reason::Forged);
         };
-        let session = Session::new(attempt.index, &agreed).map_err(|_| Reason::NoMemory)?;
+        let session = Session::new(attempt.own, &agreed).map_err(|_| Reason::NoMemory)?;
         {
             let mut state = self.state.lock();
-            state.sessions.finished(now_us(), attempt.index, session);
+            if attempt.own.epoch != peer.own_epoch() {
+                return Err(Reason::WrongEpoch);
+            }
+            state
+                .sessions
+                .finished(now_us(), attempt.own.index, session);
             state.settle(agreed.peer.epoch);
         }
         peer.agreed(agreed.peer.epoch);

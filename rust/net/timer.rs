@@ -42,6 +42,8 @@ pub(super) fn stop() {
 
 /// Makes sure that the timer runs not later than `due` (microseconds of [`now_us`]). Any context but hard interrupts.
 pub fn at(due: u64) {
+    // 0 means that it was stopped.
+    let due = due.max(1);
     let mut armed = ARMED.lock();
     if due < *armed {
         *armed = due;

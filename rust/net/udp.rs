@@ -322,10 +322,10 @@ fn take(peer: &Arc<Peer>, datagram: &mut [u8], bytes: usize) -> Result<(), Reaso
     let datagram = datagram.get_mut(..end + TAG_BYTES).ok_or(Reason::Field)?;
     let (epoch, peer_epoch) = match (peer.secure(), envelope.what) {
         (None, What::Open) => (envelope.counter, envelope.session),
-        (Some(secure), What::Message) => (
-            secure.open(peer, &envelope, datagram)?.epoch(),
-            peer.own_epoch,
-        ),
+        (Some(secure), What::Message) => {
+            let session = secure.open(peer, &envelope, datagram)?;
+            (session.epoch(), session.own_epoch())
+        }
         (Some(secure), What::First | What::Second) => {
             let datagram = datagram.first_chunk().ok_or(Reason::Truncated)?;
             return secure.handshake(peer, &envelope, datagram);
@@ -345,7 +345,7 @@ fn take(peer: &Arc<Peer>, datagram: &mut [u8], bytes: usize) -> Result<(), Reaso
 fn hand_on(peer: &Arc<Peer>, header: &Header, fragment: &[u8]) {
     let session = matches!(header.kind, Kind::Hello | Kind::HelloAck);
     if !session {
-        if header.peer_epoch != peer.own_epoch || header.epoch != peer.epoch() {
+        if header.peer_epoch != peer.own_epoch() || header.epoch != peer.epoch() {
             peer.dropped(Reason::WrongEpoch);
             peer.hello(false);
             return;

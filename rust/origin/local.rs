@@ -16,7 +16,10 @@ use super::{
     pages::{Context, Outbox},
     share::{Share, State, Ticket, Waiter},
 };
-use crate::proto::directory::{self, Event, Phase, Requester, Want};
+use crate::proto::{
+    directory::{self, Event, Phase, Requester, Want},
+    nodes::Node,
+};
 
 /// Pages that a local task asks for at a time.
 const ASKS: usize = 64;
@@ -96,6 +99,17 @@ impl Share {
     /// Remotes may ask for pages again meanwhile, so at the end all of them were here, but not all at once. To have that,
     /// [`Share::freeze`].
     pub(crate) fn acquire_range(self: &Arc<Self>, first: u64, last: u64, want: Want) -> Result {
+        self.acquire_from(None, first, last, want)
+    }
+
+    /// [`Share::acquire_range`] for those pages that one node holds.
+    pub(super) fn acquire_from(
+        self: &Arc<Self>,
+        holder: Option<Node>,
+        first: u64,
+        last: u64,
+        want: Want,
+    ) -> Result {
         let mut from = Some(first);
         while let Some(start) = from {
             let mut asked: [Option<Asked>; ASKS] = [const { None }; ASKS];
@@ -108,6 +122,10 @@ impl Share {
                     next = None;
                     break;
                 };
+                if holder.is_some_and(|holder| !self.state.lock().is_held(index, holder)) {
+                    next = index.checked_add(1);
+                    continue;
+                }
                 self.restore(index)?;
                 *slot = Some(Asked {
                     index,
@@ -172,10 +190,8 @@ impl Share {
     }
 
     fn wait(&self, (number, waiter): (u64, Arc<Waiter>)) -> Result {
-        // A round ends by its own limit; a few may stand before ours in the queue.
-        let waited = waiter
-            .event
-            .wait(crate::net::timeout_us().saturating_mul(2));
+        // A round ends by its own limit, or when the lease of a silent holder has run out; a few may stand before ours in the queue.
+        let waited = waiter.event.wait(crate::net::longest_round_us());
         if waited.is_err() {
             let mut state = self.state.lock();
             if let Some(at) = state.tickets.iter().position(|t| t.number == number) {
@@ -261,6 +277,13 @@ impl State {
                 .pages
                 .get(&index)
                 .is_none_or(|page| page.owner.is_none())
+    }
+
+    /// Whether this remote holds the page.
+    fn is_held(&self, index: u64, node: Node) -> bool {
+        self.pages
+            .get(&index)
+            .is_some_and(|page| page.owner == Some(node) || page.sharers.contains(node))
     }
 
     /// The first page from `first` to `last` that this node may not `want` as things are.

@@ -160,6 +160,22 @@ impl Share {
         }
     }
 
+    /// The nodes that hold locks for which somebody waits. Process context, may sleep.
+    pub(super) fn contended(&self) -> NodeSet {
+        let mut nodes = NodeSet::new();
+        let state = self.locks.state.lock();
+        for holder in &state.holders {
+            // Remotes that wait do not do so in the kernel's tables. Which lock they wait for is not noted.
+            let wanted = !state.waiters.without(holder.node).is_empty()
+                // SAFETY: The descriptor is open.
+                || unsafe { bindings::vremote_lock_contended(holder.file.as_ptr()) };
+            if wanted {
+                nodes.insert(holder.node);
+            }
+        }
+        nodes
+    }
+
     /// Tells the nodes that wait to try again.
     fn tell(&self, state: &mut State) {
         let waiters = core::mem::replace(&mut state.waiters, NodeSet::new());

@@ -28,6 +28,7 @@ use kernel::{
 };
 
 use crate::bindings;
+use crate::net::peer;
 use crate::proto::{directory::Want, nodes::Node};
 
 pub(crate) use export::add as export_add;
@@ -162,13 +163,19 @@ pub(crate) fn export_del(id: &[u8]) {
     }
 }
 
-/// Lets go of deleted files that nobody has open, so that their blocks are freed. Called about every second, by the timer: the
+/// Lets go of deleted files that nobody has open, so that their blocks are freed, and of locks whose holders are silent. Called about every
+/// second, by the timer: the
 /// work is done in a work item.
 pub(crate) fn sweep() {
     let _ = queue().try_spawn(GFP_NOWAIT, || {
         for share in share::snapshot().unwrap_or_default() {
             if share.deleted() {
                 serve::settle_if_idle(&share);
+            }
+            for node in share.contended().iter() {
+                if let Some(peer) = peer::by_slot(node) {
+                    peer.suspect_if_silent();
+                }
             }
         }
     });
@@ -179,11 +186,11 @@ pub(crate) fn local_share(path: &[u8]) -> bool {
     serve::by_descriptor(path).is_some() || export::containing(path).is_some()
 }
 
-/// A peer is about to be removed: brings home what remotes have written, while they still can be asked. Process context, waits
-/// for them within the module's time-out.
-pub(crate) fn peer_leaving() {
+/// A peer is about to be removed: brings home what it holds, while it still can be asked. Process context, waits for it within the
+/// module's time-out.
+pub(crate) fn peer_leaving(slot: Node) {
     for share in share::snapshot().unwrap_or_default() {
-        if let Err(error) = share.acquire_range(0, u64::MAX, Want::Read) {
+        if let Err(error) = share.acquire_from(Some(slot), 0, u64::MAX, Want::Write) {
             if crate::net::may_log() {
                 pr_warn!("file {}: not all pages came home: {:?}\n", share.id, error);
             }
@@ -191,11 +198,23 @@ pub(crate) fn peer_leaving() {
     }
 }
 
-/// A peer was removed, or started anew. Process context.
+/// Whether the peer in this slot holds a page. Process context; may say so falsely if memory is short.
+pub(crate) fn holds(slot: Node) -> bool {
+    share::snapshot().map_or(true, |shares| shares.iter().any(|share| share.holds(slot)))
+}
+
+/// A peer was removed, has started anew, or was fenced. Process context.
 pub(crate) fn peer_gone(slot: Node) {
     serve::forget(slot);
     for share in share::snapshot().unwrap_or_default() {
-        share.gone(slot);
+        let owned = share.gone(slot);
+        if owned != 0 && crate::net::may_log() {
+            pr_warn!(
+                "file {}: {} pages that a node may have written are taken back in their last versions here\n",
+                share.id,
+                owned
+            );
+        }
         share.unlock_all(slot);
         serve::settle_if_idle(&share);
     }

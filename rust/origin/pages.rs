@@ -146,9 +146,24 @@ impl Exchange for Round {
         let _ = peer.send(&header, &[]);
     }
 
-    fn expired(&self, _: Error) {
-        let event = Event::Unreachable {
-            seq: self.header.seq,
+    fn expired(&self, error: Error) {
+        if !self.share.waits_for(&self.header, self.node) {
+            return;
+        }
+        // A node that answers nothing is waited for until it is fenced. One that is only slow keeps what it has.
+        let silent = error == ETIMEDOUT
+            && peer::by_slot(self.node).is_some_and(|peer| peer.suspect())
+            && self.share.ask_holder(self.header, self.node).is_ok();
+        if silent {
+            return;
+        }
+        // Its session is over, or it never had one: it holds nothing.
+        let event = if error == ETIMEDOUT {
+            Event::Unreachable {
+                seq: self.header.seq,
+            }
+        } else {
+            Event::Gone { node: self.node }
         };
         self.share.drive(
             self.header.index,
@@ -372,50 +387,77 @@ impl Share {
         keep: bool,
         todo: &mut Todo,
     ) {
-        let request = exchange::next_request();
         let header = Header {
-            request,
             file: self.id,
             index,
             seq,
             flags: if keep { flags::KEEP } else { 0 },
             ..Header::new(kind)
         };
-        if let Some(active) = self.state.lock().active.get_mut(&index) {
-            active.round = request;
-        }
-        let started = (|| {
-            let peer = peer::by_slot(node).ok_or(ENOTCONN)?;
-            let round = Arc::new(
-                Round {
-                    share: self.clone(),
-                    header,
-                    node,
-                },
-                GFP_NOWAIT,
-            )?;
-            exchange::start(&peer, request, round, Some(crate::net::timeout_us()))
-        })();
-        if started.is_err() {
+        if self.ask_holder(header, node).is_err() {
             self.step(index, Event::Unreachable { seq }, None, todo);
         }
     }
 
-    /// A remote vanished, or started anew: forgets all that it held. Process context.
-    pub(super) fn gone(self: &Arc<Self>, node: Node) {
+    /// Whether the round of this request is still open, and this node has not answered.
+    fn waits_for(&self, header: &Header, node: Node) -> bool {
+        let state = self.state.lock();
+        let tx = state.active.get(&header.index).and_then(|active| active.tx);
+        tx.is_some_and(|tx| {
+            matches!(tx.phase, Phase::Invalidating | Phase::Recalling)
+                && tx.seq == header.seq
+                && tx.waiting.contains(node)
+        })
+    }
+
+    /// Sends a request of a round, under a new id, for as long as a silent node is waited for.
+    fn ask_holder(self: &Arc<Self>, header: Header, node: Node) -> Result {
+        let request = exchange::next_request();
+        let header = Header { request, ..header };
+        if let Some(active) = self.state.lock().active.get_mut(&header.index) {
+            active.round = request;
+        }
+        let peer = peer::by_slot(node).ok_or(ENOTCONN)?;
+        let round = Arc::new(
+            Round {
+                share: self.clone(),
+                header,
+                node,
+            },
+            GFP_NOWAIT,
+        )?;
+        exchange::start(&peer, request, round, Some(crate::net::timeout_us()))?;
+        peer.suspect_if_silent();
+        Ok(())
+    }
+
+    /// Whether a remote holds a page of the file.
+    pub(super) fn holds(&self, node: Node) -> bool {
+        let state = self.state.lock();
+        let held = state
+            .pages
+            .values()
+            .any(|page| page.owner == Some(node) || page.sharers.contains(node));
+        held
+    }
+
+    /// A remote vanished, or started anew: forgets all that it held. Gives how many pages it owned. Process context.
+    pub(super) fn gone(self: &Arc<Self>, node: Node) -> u64 {
         let mut out = Outbox::default();
+        let mut owned = 0;
         let mut from = 0;
         loop {
             // A page with a transaction has a record too.
-            let Some(index) = self
+            let Some((index, page)) = self
                 .state
                 .lock()
                 .pages
                 .cursor_lower_bound(&from)
-                .map(|c| *c.current().0)
+                .map(|c| (*c.current().0, *c.current().1))
             else {
                 break;
             };
+            owned += u64::from(page.owner == Some(node));
             self.drive(
                 index,
                 Event::Gone { node },
@@ -439,6 +481,7 @@ impl Share {
         for _ in 0..readers + writers {
             crate::pin::unpin();
         }
+        owned
     }
 }
 

@@ -92,8 +92,21 @@ pub const CALL_TIMEOUT_US: u64 = 5_000_000;
 /// or the first open of a large file that is cached, takes longer than a silence may.
 pub const WORK_LIMIT_US: u64 = 120_000_000;
 
-/// A peer from which nothing was heard for so long is asked for a sign of life.
+/// Pause between hellos: signs of life, which renew leases.
 pub const HELLO_INTERVAL_US: u64 = 1_000_000;
+
+/// How long a remote may use what it was granted after it was last heard, unless the origin's module parameter `lease_ms=` says
+/// otherwise. See [`lease`](super::lease).
+pub const LEASE_US: u64 = 5_000_000;
+
+/// Longest lease that an origin may be set to grant, and a remote believes.
+pub const MAX_LEASE_US: u64 = 60_000_000;
+
+/// Pause between hellos of a remote whose lease has not been renewed for two intervals, or that waits for it.
+pub const HELLO_HURRY_US: u64 = 250_000;
+
+/// Who has answered no hello of so long takes part in no decision: what it holds is taken back when its lease has run out.
+pub const DEAF_US: u64 = 2 * HELLO_INTERVAL_US;
 
 /// A peer silent for so long is shown as down.
 pub const PEER_DOWN_US: u64 = 5_000_000;

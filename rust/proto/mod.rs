@@ -7,6 +7,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
+//! | [`lease`] | for how long a silent node keeps what it was granted |
 //! | [`limits`] | every limit and time-out |
 //! | [`envelope`] | what every datagram begins with, and the datagrams of a handshake |
 //! | [`wire`] | the layout of messages: header and payloads |
@@ -22,6 +23,7 @@
 pub mod copy;
 pub mod directory;
 pub mod envelope;
+pub mod lease;
 pub mod limits;
 pub mod nodes;
 pub mod reliable;

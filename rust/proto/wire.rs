@@ -61,7 +61,7 @@ pub const OPEN_TO_RUN: u64 = 1 << 32;
 pub enum Kind {
     /// Session: "I am `epoch`, you are `peer_epoch` (0: unknown)"; payload: the sender's name. Answered by `HelloAck`.
     Hello = 1,
-    /// Answer to `Hello`; same fields.
+    /// Answer to `Hello`; same fields, and `size`: the lease that it grants, in microseconds from when the hello was sent; 0: none.
     HelloAck = 2,
     /// Answer to any control request and to `Put`: `status`, `seq` and `size` of the file, more by kind.
     Reply = 3,

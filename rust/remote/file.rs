@@ -12,7 +12,7 @@
 use core::ffi::c_void;
 
 use kernel::{
-    bindings::{dentry, file, inode, iov_iter, kiocb, loff_t, pipe_inode_info},
+    bindings::{dentry, file, inode, iov_iter, kiocb, loff_t},
     ffi::{c_int, c_long, c_uint},
     iov::IovIterSource,
     prelude::*,
@@ -56,8 +56,9 @@ const TO_RUN: u32 = 1 << 5;
 
 /// What an open descriptor keeps.
 struct Handle {
-    /// File id that it was opened under.
+    /// File id that it was opened under, and in which session.
     file: u64,
+    session: (u64, u64),
     writes: bool,
 }
 
@@ -69,7 +70,8 @@ pub(super) static OPERATIONS: super::fs::Operations<bindings::file_operations> =
         llseek: Some(llseek),
         read_iter: Some(read_iter),
         write_iter: Some(write_iter),
-        splice_read: Some(splice_read),
+        // By way of `read_iter`: pages that were put into a pipe would stay there, whatever the lease says afterwards.
+        splice_read: Some(bindings::copy_splice_read),
         splice_write: Some(bindings::iter_file_splice_write),
         fsync: Some(fsync),
         lock: Some(super::lock::lock),
@@ -107,6 +109,11 @@ unsafe extern "C" fn open_special(_inode: *mut inode, _file: *mut file) -> c_int
     ENXIO.to_errno()
 }
 
+/// The session that an answer belongs to.
+pub(super) fn session_of(answer: &Header) -> (u64, u64) {
+    (answer.peer_epoch, answer.epoch)
+}
+
 /// Opens a path at its node. Gives the file id and the attributes. Process context, sleeps.
 ///
 /// # Errors
@@ -129,7 +136,12 @@ pub(super) fn open_at(
         ..Header::new(Kind::Open)
     };
     let undo = |peer: &Arc<Peer>, request: &Header, _: &[u8], answer: &Header| {
-        close_at(peer, answer.file, writes(request.index as u32));
+        close_at(
+            peer,
+            session_of(answer),
+            answer.file,
+            writes(request.index as u32),
+        );
     };
     let answer = call_or(peer, header, &payload, Some(undo))?;
     let attributes = Attributes::decode(&answer.payload).ok_or(EPROTO)?;
@@ -139,8 +151,11 @@ pub(super) fn open_at(
     Ok((answer.header.file, answer.header, attributes))
 }
 
-/// A `Close` on its way: nobody waits for it.
-struct Closing(Header);
+/// A `Close` on its way: nobody waits for it. In another session the same id means what was opened anew.
+struct Closing {
+    header: Header,
+    session: (u64, u64),
+}
 
 impl Exchange for Closing {
     fn answer(&self, _peer: &Arc<Peer>, header: &Header, _payload: &[u8]) -> bool {
@@ -148,7 +163,10 @@ impl Exchange for Closing {
     }
 
     fn send(&self, peer: &Arc<Peer>, retry: bool) {
-        let mut header = self.0;
+        if peer.session() != self.session {
+            return exchange::finish(self.header.request);
+        }
+        let mut header = self.header;
         header.flags |= if retry { flags::RETRY } else { 0 };
         let _ = peer.send(&header, &[]);
     }
@@ -157,8 +175,11 @@ impl Exchange for Closing {
     fn expired(&self, _error: Error) {}
 }
 
-/// Tells the origin that a descriptor was closed, without waiting. Process context, may sleep for memory.
-pub(super) fn close_at(peer: &Arc<Peer>, file: u64, writes: bool) {
+/// Tells the origin that what was opened in this session was closed, without waiting. Process context, may sleep for memory.
+pub(super) fn close_at(peer: &Arc<Peer>, session: (u64, u64), file: u64, writes: bool) {
+    if peer.session() != session {
+        return;
+    }
     // Nobody should wait in close(2). Without a place it goes all the same: the origin would have to lose it again and again while it
     // answers hundreds of later requests, and then the file stays shared until the session ends.
     let once = Once::try_begin(peer);
@@ -170,7 +191,7 @@ pub(super) fn close_at(peer: &Arc<Peer>, file: u64, writes: bool) {
         ..Header::new(Kind::Close)
     };
     // The origin keeps the file shared until it hears of this, so there is no deadline: the session's end is one.
-    if let Ok(closing) = Arc::new(Closing(header), GFP_KERNEL) {
+    if let Ok(closing) = Arc::new(Closing { header, session }, GFP_KERNEL) {
         let _ = match once {
             Some(once) => exchange::start_once(once, request, closing, None),
             None => exchange::start(peer, request, closing, None),
@@ -197,11 +218,16 @@ pub(super) unsafe fn adopt(
 ) -> Result {
     // SAFETY: By this function's contract.
     let (kept, open_flags) = unsafe { (Inode::counted(inode).ok_or(EIO)?, (*file).f_flags) };
-    let writes = writes(open_flags);
+    let (writes, session) = (writes(open_flags), session_of(header));
+    let handle = Handle {
+        file: id,
+        session,
+        writes,
+    };
     let adopted = kept
         .attach(id)
-        .and_then(|()| Ok(KBox::new(Handle { file: id, writes }, GFP_KERNEL)?));
-    let handle = adopted.inspect_err(|_| close_at(&kept.peer, id, writes))?;
+        .and_then(|()| Ok(KBox::new(handle, GFP_KERNEL)?));
+    let handle = adopted.inspect_err(|_| close_at(&kept.peer, session, id, writes))?;
     {
         let mut state = kept.state.lock();
         *(if writes {
@@ -244,7 +270,7 @@ unsafe fn open_file(inode: *mut inode, file: *mut file) -> Result {
     let (id, header, attributes) = open_at(&kept.peer, path.at_node()?, open_flags, 0)?;
     if kept.identity != Some(super::state::Identity::of(&attributes)) {
         // Another file has the name by now: the kernel looks the name up again, and comes back with that one.
-        close_at(&kept.peer, id, writes(open_flags));
+        close_at(&kept.peer, session_of(&header), id, writes(open_flags));
         return Err(EOPENSTALE);
     }
     // SAFETY: By this function's contract.
@@ -273,7 +299,7 @@ unsafe extern "C" fn release(inode: *mut inode, file: *mut file) -> c_int {
                 &mut state.readers
             }) -= 1;
         }
-        close_at(&kept.peer, handle.file, handle.writes);
+        close_at(&kept.peer, handle.session, handle.file, handle.writes);
     }
     0
 }
@@ -321,6 +347,7 @@ impl Inode {
             return Ok(0);
         }
         let mut refused = false;
+        let life = self.state.lock().life()?;
         for _ in 0..ATTEMPTS {
             if refused || position().saturating_add(count) >= self.size() {
                 self.refresh()?;
@@ -334,6 +361,7 @@ impl Inode {
             };
             let done = read();
             if done != EIO.to_errno() as isize {
+                self.confirm(life)?;
                 return Ok(done);
             }
             let state = self.state.lock();
@@ -368,30 +396,6 @@ unsafe extern "C" fn read_iter(iocb: *mut kiocb, to: *mut iov_iter) -> isize {
         // SAFETY: As above; after a failure nothing was taken out of either.
         kept.read_known(position, bytes as u64, || unsafe {
             bindings::filemap_read(iocb, to, 0)
-        })
-    }))
-}
-
-/// `splice_read`: from the page cache.
-///
-/// # Safety
-///
-/// For the kernel only, which keeps to the contract of the operation.
-unsafe extern "C" fn splice_read(
-    file: *mut file,
-    position: *mut loff_t,
-    pipe: *mut pipe_inode_info,
-    bytes: usize,
-    splice_flags: c_uint,
-) -> isize {
-    // SAFETY: The kernel gives us an open descriptor of ours.
-    let kept = unsafe { of_file(file) };
-    count(kept.and_then(|kept| {
-        // SAFETY: The position is valid during the call.
-        let at = || unsafe { *position } as u64;
-        kept.read_known(at, bytes as u64, || {
-            // SAFETY: Only passes on what the kernel gave us.
-            unsafe { bindings::filemap_splice_read(file, position, pipe, bytes, splice_flags) }
         })
     }))
 }
@@ -526,6 +530,7 @@ unsafe fn write_locked(kept: &Arc<Inode>, iocb: *mut kiocb, from: *mut iov_iter)
     }
     // SAFETY: As above: the iterator is a source, and ours during the call.
     let from = unsafe { IovIterSource::from_raw(from) };
+    let life = kept.state.lock().life()?;
     // SAFETY: By this function's contract.
     if unsafe { bindings::vremote_kiocb_is_append(iocb) } {
         let all = from.len();
@@ -571,6 +576,7 @@ unsafe fn write_locked(kept: &Arc<Inode>, iocb: *mut kiocb, from: *mut iov_iter)
             }
         }
     }
+    kept.confirm(life)?;
     Ok(written)
 }
 
@@ -831,17 +837,19 @@ pub(super) unsafe fn set_size(
         0
     };
     let (file, opened) = if by_descriptor != 0 {
-        (by_descriptor, false)
+        (by_descriptor, None)
     } else {
         // By its path: the origin decides whether the caller may write.
         // SAFETY: By this function's contract.
         let path = unsafe { names::Path::of(dentry) }?;
-        let (file, _, attributes) = open_at(&kept.peer, path.at_node()?, bindings::O_WRONLY, 0)?;
+        let (file, header, attributes) =
+            open_at(&kept.peer, path.at_node()?, bindings::O_WRONLY, 0)?;
+        let session = session_of(&header);
         if kept.identity != Some(super::state::Identity::of(&attributes)) {
-            close_at(&kept.peer, file, true);
+            close_at(&kept.peer, session, file, true);
             return Err(ESTALE);
         }
-        (file, true)
+        (file, Some(session))
     };
     let answer = call(
         &kept.peer,
@@ -852,8 +860,8 @@ pub(super) unsafe fn set_size(
         },
         &[],
     );
-    if opened {
-        close_at(&kept.peer, file, true);
+    if let Some(session) = opened {
+        close_at(&kept.peer, session, file, true);
     }
     let answer = answer?;
     let attributes = Attributes::decode(&answer.payload).ok_or(EPROTO)?;

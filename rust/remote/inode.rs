@@ -490,6 +490,7 @@ unsafe fn create(
     let close = |error: Error| {
         files::close_at(
             &kept.peer,
+            files::session_of(&header),
             id,
             open_flags & bindings::O_ACCMODE != bindings::O_RDONLY,
         );

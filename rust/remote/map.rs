@@ -12,7 +12,7 @@ use core::ptr::NonNull;
 
 use kernel::{
     bindings::{vm_area_desc, vm_fault, vm_fault_t, vm_operations_struct},
-    ffi::c_int,
+    ffi::{c_int, c_ulong},
     prelude::*,
     sync::Arc,
 };
@@ -30,7 +30,7 @@ const OOM: vm_fault_t = bindings::vm_fault_reason_VM_FAULT_OOM;
 static OPERATIONS: super::fs::Operations<vm_operations_struct> =
     super::fs::Operations(vm_operations_struct {
         fault: Some(fault),
-        map_pages: Some(bindings::filemap_map_pages),
+        map_pages: Some(map_pages),
         page_mkwrite: Some(page_mkwrite),
         ..pin_init::zeroed()
     });
@@ -63,6 +63,16 @@ unsafe fn of_fault(fault: *const vm_fault) -> Option<(Arc<Inode>, u64)> {
     }
 }
 
+/// Whether the mapping shows the file as it is. A private one shows it as it was when a page was first touched.
+///
+/// # Safety
+///
+/// As [`of_fault`].
+unsafe fn is_shared(fault: *const vm_fault) -> bool {
+    // SAFETY: By this function's contract.
+    unsafe { bindings::vremote_fault_is_shared(fault) }
+}
+
 /// Whether the page has bytes of the file, as far as known here.
 fn inside(kept: &Inode, page: u64) -> bool {
     page.saturating_mul(PAGE_BYTES as u64) < kept.size()
@@ -82,8 +92,32 @@ unsafe extern "C" fn fault(fault: *mut vm_fault) -> vm_fault_t {
     if !inside(&kept, page) && kept.refresh().is_err() {
         return SIGBUS;
     }
+    // SAFETY: As above.
+    if unsafe { is_shared(fault) } {
+        let life = kept.state.lock().life();
+        if life.and_then(|life| kept.confirm(life)).is_err() {
+            return SIGBUS;
+        }
+    }
     // SAFETY: Passes on what the kernel gave us.
     unsafe { bindings::filemap_fault(fault) }
+}
+
+/// `map_pages`: maps what is cached around a fault, while that may be shown. What is mapped in the moment in which the lease runs out is
+/// unmapped with the rest.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+unsafe extern "C" fn map_pages(fault: *mut vm_fault, start: c_ulong, end: c_ulong) -> vm_fault_t {
+    // SAFETY: By this function's contract.
+    let shows =
+        unsafe { !is_shared(fault) || of_fault(fault).is_some_and(|(kept, _)| kept.peer.leased()) };
+    if !shows {
+        return 0;
+    }
+    // SAFETY: Passes on what the kernel gave us.
+    unsafe { bindings::filemap_map_pages(fault, start, end) }
 }
 
 /// `page_mkwrite`: a store to a page that is mapped for reading. Returns with the folio locked, so that nobody takes it away before it is
@@ -118,7 +152,10 @@ fn own(
     page: u64,
     mapped: Option<NonNull<bindings::folio>>,
 ) -> Result<vm_fault_t> {
+    let life = kept.state.lock().life()?;
     let claim = kept.claim(page)?;
+    // Before the folio is locked: a recall may have to come first.
+    kept.confirm(life)?;
     let folio = kept.own(page, 0)?;
     claim.linger();
     if Some(folio.as_ptr()) != mapped.map(NonNull::as_ptr) || !inside(kept, page) {

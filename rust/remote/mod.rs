@@ -87,6 +87,12 @@ pub(crate) fn peer_gone(peer: &Arc<Peer>) {
     state::abandon(peer);
 }
 
+/// The lease that `peer` had granted has run out: ends what programs can see without asking, as far as there is memory for that. Any context
+/// that may spin.
+pub(crate) fn lapse(peer: &Arc<Peer>) {
+    state::lapse(peer);
+}
+
 /// Writes the remote files that are known here as a JSON array. Process context.
 pub(crate) fn status(out: &mut dyn Write) -> core::fmt::Result {
     state::status(out)

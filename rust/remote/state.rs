@@ -87,6 +87,8 @@ pub(super) struct State {
     evicting: bool,
     /// What is cached belongs to a file id that is over.
     stale: bool,
+    /// How many file ids are over: ids of two sessions may be the same.
+    lives: u64,
     /// Gets, or pages of them, that failed, and why the last one did.
     pub(super) failures: u32,
     pub(super) error: Error,
@@ -104,6 +106,11 @@ impl State {
         } else {
             Ok(self.file)
         }
+    }
+
+    /// Names the file id's life, for [`Inode::confirm`]. `ESTALE` as in [`State::usable`].
+    pub(super) fn life(&self) -> Result<u64> {
+        self.usable().map(|_| self.lives)
     }
 
     /// Size of the file as far as known here.
@@ -261,6 +268,7 @@ impl Inode {
                     busy: 0,
                     evicting: false,
                     stale: false,
+                    lives: 0,
                     failures: 0,
                     error: EIO,
                     silent_since: 0,
@@ -405,6 +413,33 @@ impl Inode {
         self.state.lock().size
     }
 
+    /// Makes sure, after it was done, that what was done with cached pages in this [life](State::life) was done in time: waits for the lease
+    /// if it has run out. That it is renewed means that the origin has not given away anything. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE`: it has; nothing that was done counts. `ETIMEDOUT`: the origin does not answer. `EINTR`: the task was killed.
+    pub(super) fn confirm(&self, life: u64) -> Result {
+        let end = net::now_us() + net::timeout_us();
+        loop {
+            let seen = self.peer.lease_changes.seen();
+            // In this order: the life ends before another session's lease can begin.
+            let leased = self.peer.leased();
+            if self.state.lock().life()? != life {
+                return Err(ESTALE);
+            }
+            if leased {
+                return Ok(());
+            }
+            self.peer.hello(false);
+            let left = end.saturating_sub(net::now_us());
+            if left == 0 {
+                return Err(ETIMEDOUT);
+            }
+            self.peer.lease_changes.wait(seen, left, Wait::Killable)?;
+        }
+    }
+
     /// Takes a size that came with decision `seq` of the origin, if that is newer.
     pub(super) fn learn_size(&self, seq: u64, size: u64) {
         let mut state = self.state.lock();
@@ -523,6 +558,7 @@ impl Inode {
         let (file, puts, gets) = {
             let mut state = self.state.lock();
             state.stale |= state.file != 0;
+            state.lives += 1;
             state.fail(ESTALE);
             (
                 core::mem::take(&mut state.file),
@@ -550,6 +586,7 @@ impl Inode {
             self.report_loss(lost, EIO);
         }
         self.changes.happen();
+        self.peer.lease_changes.happen();
     }
 
     /// Drops what was granted before [`Inode::cut`]. Bytes written here and never sent are lost, which is logged and reported by the next
@@ -571,6 +608,15 @@ impl Inode {
             self.report_loss(lost, EIO);
         }
         self.changes.happen();
+    }
+
+    /// [`Inode::purge`] for who does not hold the i_rwsem. The inode is entered.
+    fn purge_locked(&self) {
+        // SAFETY: Entered.
+        unsafe { bindings::vremote_inode_lock_always(self.raw()) };
+        self.purge();
+        // SAFETY: Locked above.
+        unsafe { bindings::vremote_inode_unlock(self.raw()) };
     }
 
     /// Bytes of pages that were written here and not sent home. The caller keeps the inode.
@@ -647,24 +693,49 @@ impl Inode {
     }
 }
 
+/// See [`super::lapse`].
+pub(super) fn lapse(peer: &Arc<Peer>) {
+    let slot = peer.slot;
+    let unmap = move || {
+        let mut after = (slot, 0);
+        while let Some((key, inode)) = next(after) {
+            if key.0 != slot {
+                return;
+            }
+            after = key;
+            if let Some(_entered) = inode.enter() {
+                // SAFETY: Entered. Pages that private mappings have copied are theirs, and stay.
+                unsafe { bindings::unmap_mapping_pages(inode.mapping(), 0, 0, false) };
+            }
+        }
+    };
+    // Without memory for it, it comes again.
+    let _ = workqueue().try_spawn(GFP_NOWAIT, unmap);
+}
+
 /// The session with `peer` is over: see [`super::peer_gone`].
 pub(super) fn abandon(peer: &Arc<Peer>) {
+    let mut cut = KVec::new();
     let mut after = (peer.slot, 0);
     while let Some((key, inode)) = next(after) {
         if key.0 != peer.slot {
-            return;
+            break;
         }
         after = key;
         let Some(_entered) = inode.enter() else {
             continue;
         };
-        // First without the lock: who holds it may wait for what this ends.
+        // First all of them, without their locks: who holds one may wait for what this ends.
         inode.cut();
-        // SAFETY: Entered.
-        unsafe { bindings::vremote_inode_lock_always(inode.raw()) };
-        inode.purge();
-        // SAFETY: Locked above.
-        unsafe { bindings::vremote_inode_unlock(inode.raw()) };
+        if cut.push(inode.clone(), GFP_KERNEL).is_err() {
+            inode.purge_locked();
+        }
+    }
+    for inode in cut {
+        // One that is being evicted meanwhile drops everything as well.
+        if let Some(_entered) = inode.enter() {
+            inode.purge_locked();
+        }
     }
 }
 

@@ -51,6 +51,30 @@ int vremote_lock_note(struct file *file, struct file_lock *request)
 	return locks_lock_file_wait(file, request);
 }
 
+static bool any_wanted(struct file *file, struct list_head *locks)
+{
+	struct file_lock *lock;
+
+	for_each_file_lock(lock, locks)
+		if (lock->c.flc_file == file && !list_empty(&lock->c.flc_blocked_requests))
+			return true;
+	return false;
+}
+
+/* Whether a task of this kernel waits for a lock that was made by this descriptor. */
+bool vremote_lock_contended(struct file *file)
+{
+	struct file_lock_context *context = locks_inode_context(file_inode(file));
+	bool wanted;
+
+	if (!context)
+		return false;
+	spin_lock(&context->flc_lock);
+	wanted = any_wanted(file, &context->flc_posix) || any_wanted(file, &context->flc_flock);
+	spin_unlock(&context->flc_lock);
+	return wanted;
+}
+
 /* Forgets what is noted in the range of the request. Says whether there was anything. */
 bool vremote_lock_forget(struct file *file, struct file_lock *request)
 {

@@ -25,6 +25,7 @@ struct vremote_lock {
 /* At a remote */
 void vremote_lock_read(const struct file_lock *request, struct vremote_lock *lock);
 int vremote_lock_note(struct file *file, struct file_lock *request);
+bool vremote_lock_contended(struct file *file);
 bool vremote_lock_forget(struct file *file, struct file_lock *request);
 bool vremote_lock_find(struct file *file, struct file_lock *request);
 void vremote_lock_report(struct file_lock *request, const struct vremote_lock *lock);

@@ -574,6 +574,12 @@ struct folio *vremote_fault_folio(const struct vm_fault *vmf)
 	return page_folio(vmf->page);
 }
 
+/* vma_flags are a member of an anonymous union. A shared mapping of what was opened for reading has no VM_SHARED. */
+bool vremote_fault_is_shared(const struct vm_fault *vmf)
+{
+	return vmf->vma->vm_flags & VM_MAYSHARE;
+}
+
 /* Inline: a superblock that is being frozen lets nobody dirty a page. */
 void vremote_fault_begin(struct inode *inode)
 {

@@ -111,6 +111,7 @@ bool vremote_kiocb_is_nowait(const struct kiocb *iocb);
 
 /* Mappings of processes (remote/map.rs) */
 struct folio *vremote_fault_folio(const struct vm_fault *vmf);
+bool vremote_fault_is_shared(const struct vm_fault *vmf);
 void vremote_fault_begin(struct inode *inode);
 void vremote_fault_end(struct inode *inode);
 

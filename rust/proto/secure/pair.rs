@@ -75,8 +75,8 @@ pub struct Agreed {
 /// A first message on its way.
 pub struct Attempt<P> {
     initiator: Initiator<P>,
-    /// This node's index of the session that may begin.
-    pub index: u64,
+    /// What this node said of itself: its index of the session that may begin, and its epoch.
+    pub own: Greeting,
     /// The `mac1` of the datagram, which a cookie would name.
     pub mac1: Mac,
 }
@@ -120,7 +120,7 @@ impl<P: Primitives> Pair<P> {
         let mac1 = self.guard.sign::<P>(&mut datagram, cookie);
         let attempt = Attempt {
             initiator,
-            index: own.index,
+            own,
             mac1,
         };
         (attempt, datagram)

@@ -169,6 +169,13 @@ impl<T: Clone> Sessions<T> {
         }
     }
 
+    /// Drops all of them. The next may be begun at once.
+    pub fn forget(&mut self) {
+        let cookie = self.cookie.take();
+        *self = Sessions::new();
+        self.cookie = cookie;
+    }
+
     /// Drops the sessions that nobody may use any more, with their keys.
     pub fn expire(&mut self, now: u64) {
         let all = [&mut self.current]

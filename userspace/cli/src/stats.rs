@@ -193,6 +193,11 @@ pub(crate) fn prometheus(document: &Value) -> String {
         "counter",
         "Requests that were sent again.",
     );
+    let mut fences = Family::new(
+        "vremote_fences_total",
+        "counter",
+        "Times that what a silent peer held was taken back.",
+    );
     let mut lost = Family::new(
         "vremote_peer_drops_total",
         "counter",
@@ -228,6 +233,7 @@ pub(crate) fn prometheus(document: &Value) -> String {
             );
         }
         resent.add(&of, count(&peer["retransmits"]) as f64);
+        fences.add(&of, count(&peer["fences"]) as f64);
         lost.add(&of, count(&peer["drops"]) as f64);
     }
     for (reason, value) in document["drops"].as_object().into_iter().flatten() {
@@ -238,7 +244,7 @@ pub(crate) fn prometheus(document: &Value) -> String {
         files.add(&[("role", role)], number as f64);
     }
     let mut out = String::new();
-    for family in [up, rtt, messages, bytes, resent, lost, drops, files] {
+    for family in [up, rtt, messages, bytes, resent, fences, lost, drops, files] {
         // Writing to a string cannot fail.
         let _ = write!(
             out,

@@ -7,6 +7,9 @@ use vremote_migrate::control::Job;
 
 use crate::control::{Export, Peer};
 
+/// KiB of a page.
+const PAGE_KIB: u64 = 4;
+
 /// Columns of the table of peers: title, and field of the document.
 const PEER_COLUMNS: [(&str, &str); 9] = [
     ("PEER", "name"),
@@ -168,6 +171,39 @@ pub(crate) fn jobs(jobs: &[Job]) -> String {
     table(&rows)
 }
 
+/// What is not as it should be between this node and a peer, and what to do about it: a line each.
+fn troubles(document: &Value, peer: &Value) -> Vec<String> {
+    let number = |value: &Value| value.as_u64().unwrap_or(0);
+    let name = cell(&peer["name"]);
+    let none = Vec::new();
+    let files = document["remote_files"].as_array().unwrap_or(&none);
+    let files: Vec<_> = files
+        .iter()
+        .filter(|file| file["node"] == peer["name"])
+        .collect();
+    let unsent: u64 = files
+        .iter()
+        .map(|file| number(&file["modified"]) + number(&file["writing"]))
+        .sum();
+    let mut lines = Vec::new();
+    if peer["lease_us"] == 0 && peer["state"] != "unknown" && !files.is_empty() {
+        lines.push(format!(
+            "{name} does not answer: {} of its files wait for it, with up to {} KiB written here that it does not have yet. They go on when it \
+             answers; `vremote peer del {name}` gives them up",
+            files.len(),
+            unsent * PAGE_KIB
+        ));
+    }
+    let fences = number(&peer["fences"]);
+    if fences != 0 {
+        lines.push(format!(
+            "{name} was silent while others wanted what it held: taken back {fences} times. What it had not synced is lost; its log and `fsync` \
+             there say so"
+        ));
+    }
+    lines
+}
+
 /// The whole document for people.
 pub(crate) fn document(document: &Value) -> String {
     let mut out = format!(
@@ -192,6 +228,13 @@ pub(crate) fn document(document: &Value) -> String {
         }));
         out.push('\n');
         out.push_str(&table(&rows));
+        let troubles: Vec<_> = list
+            .iter()
+            .flat_map(|peer| troubles(document, peer))
+            .collect();
+        if !troubles.is_empty() {
+            out.push_str(&format!("\n{}\n", troubles.join("\n")));
+        }
     }
     for (title, field) in [
         ("exported directories", "exports"),
@@ -248,6 +291,24 @@ mod tests {
             words[1..],
             ["10.0.0.2:1104", "up", "-", "5", "0", "0", "1", "01"]
         );
+    }
+
+    #[test]
+    fn a_silent_peer_is_admitted() {
+        let mut sample = sample();
+        assert_eq!(troubles(&sample, &sample["peers"][0]), Vec::<String>::new());
+        sample["peers"][0]["lease_us"] = json!(0);
+        sample["peers"][0]["fences"] = json!(2);
+        sample["remote_files"] = json!([
+            {"node": "b\u{1b}[2J", "file": 1, "modified": 3, "writing": 1},
+            {"node": "c", "file": 1, "modified": 100, "writing": 0}
+        ]);
+        let text = document(&sample);
+        assert!(
+            text.contains("1 of its files wait for it, with up to 16 KiB"),
+            "{text}"
+        );
+        assert!(text.contains("taken back 2 times"), "{text}");
     }
 
     #[test]

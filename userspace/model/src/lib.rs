@@ -12,9 +12,11 @@
 //! - `tests/random.rs`: thousands of long random schedules, each named by a seed ([`simulate`]);
 //! - `tests/mutations.rs`: both, on worlds with a planted bug ([`mutation`]) that must be found.
 //!
-//! What must hold in every state is in [`checks`].
+//! What must hold in every state is in [`checks`]. Time, which that world does not have, is in [`lease`]: when what a silent node holds may be
+//! taken from it.
 
 pub mod checks;
+pub mod lease;
 pub mod mutation;
 pub mod simulate;
 pub mod world;

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Leases: for how long a remote may use what it was granted without hearing from its origin, and from when on the origin may take that
+//! back without hearing from the remote.
+//!
+//! | | the remote's [`Lease`] | the origin's [`Term`] |
+//! |---|---|---|
+//! | renewed by | a `HelloAck` that grants | a `Hello` that is answered |
+//! | counts from | when the hello *was sent* | when it is answered |
+//! | lasts | what the answer says | an eighth longer |
+//!
+//! A hello is sent before it is answered, so a term ends after the lease that it stands for, whatever the network does with both messages:
+//! delay, loss, repetition. The eighth is for clocks that do not run alike, and for the remote's mappings, which end a moment after its
+//! lease. Neither is checked by anything but time, so a clock must not stand still while others run: both count the time in suspend.
+//!
+//! A lease that has run out takes nothing away by itself. The remote waits for its renewal before it shows or changes anything; the origin
+//! leaves everything as it is until somebody wants what the remote holds. Only then, and if the remote does not answer, the origin
+//! [closes](Term::close) the term: hellos are answered without granting. When the term is [over](Term::over), all that was granted is
+//! void, and only a new session can follow. A remote that answers before that reopens it.
+
+/// What a remote knows: until when it may use what this origin has granted.
+///
+/// Times are microseconds of any one clock of this node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Lease {
+    /// The first moment at which it may not.
+    pub until: u64,
+}
+
+impl Lease {
+    /// The origin has answered a hello that left at `sent`, and grants `length` from then on; 0: nothing.
+    pub fn renew(&mut self, sent: u64, length: u64) {
+        if length != 0 {
+            self.until = self.until.max(sent.saturating_add(length));
+        }
+    }
+
+    /// Whether it may.
+    pub fn holds(&self, now: u64) -> bool {
+        now < self.until
+    }
+}
+
+/// What an origin knows: when a remote's lease has run out for certain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Term {
+    until: u64,
+    closed: bool,
+}
+
+impl Term {
+    /// A hello of the present session is about to be answered: what the answer grants.
+    pub fn grant(&mut self, now: u64, length: u64) -> u64 {
+        if self.closed {
+            return 0;
+        }
+        let end = now.saturating_add(length).saturating_add(length / 8);
+        self.until = self.until.max(end);
+        length
+    }
+
+    /// Nothing is granted any more. Gives when the term will be over: not before `grace` has passed in which the remote can answer, as it may
+    /// be this node that stood still.
+    pub fn close(&mut self, now: u64, grace: u64) -> u64 {
+        if !self.closed {
+            self.closed = true;
+            self.until = self.until.max(now.saturating_add(grace));
+        }
+        self.until
+    }
+
+    /// The remote has answered.
+    pub fn reopen(&mut self) {
+        self.closed = false;
+    }
+
+    /// Whether nothing is granted.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Whether what was granted is void.
+    pub fn over(&self, now: u64) -> bool {
+        self.closed && now >= self.until
+    }
+}
