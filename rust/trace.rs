@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Trace events (`events/vremote` in tracefs): every message, and every change of a page's state. Any context.
+//! Trace events (`events/vremote` in tracefs): every message, every change of a page's state, and of the sessions. Any context.
 
 use crate::bindings;
 use crate::proto::{
@@ -24,6 +24,12 @@ pub(crate) fn message(sent: bool, peer: &[u8], header: &Header) {
     };
     // SAFETY: The pointers are valid during the call.
     unsafe { bindings::vremote_trace_message(sent, peer.as_ptr(), peer.len(), &message) };
+}
+
+/// Something happened to the session with a peer.
+pub(crate) fn peer(name: &[u8], what: &str) {
+    // SAFETY: The pointers are valid during the call.
+    unsafe { bindings::vremote_trace_peer(name.as_ptr(), name.len(), what.as_ptr(), what.len()) };
 }
 
 /// The record of a page at this origin is now `page`.

@@ -511,6 +511,7 @@ impl Peer {
     }
 
     fn log(&self, what: &str) {
+        crate::trace::peer(self.name(), what);
         if may_log() {
             pr_info!("peer {} {}\n", BStr::from_bytes(&self.name), what);
         }

@@ -19,6 +19,7 @@ struct vremote_trace_message {
 };
 
 void vremote_trace_message(bool sent, const u8 *peer, size_t peer_bytes, const struct vremote_trace_message *message);
+void vremote_trace_peer(const u8 *peer, size_t peer_bytes, const u8 *what, size_t what_bytes);
 void vremote_trace_directory(u64 file, u64 index, u64 seq, int owner, unsigned int sharers, u8 home);
 void vremote_trace_copy(u64 file, u64 index, u64 seq, u8 state);
 

@@ -108,6 +108,26 @@ TRACE_EVENT(vremote_copy,
 	TP_printk("file=%llu page=%llu state=%c seq=%llu", __entry->file, __entry->index, __entry->state, __entry->seq)
 );
 
+/* The session with a peer, in words: up, down, started anew, fenced. */
+TRACE_EVENT(vremote_peer,
+	TP_PROTO(const u8 *peer, size_t peer_bytes, const u8 *what, size_t what_bytes),
+	TP_ARGS(peer, peer_bytes, what, what_bytes),
+	TP_STRUCT__entry(
+		__array(char, peer, 32)
+		__array(char, what, 96)
+	),
+	TP_fast_assign(
+		size_t n = min_t(size_t, peer_bytes, 31);
+
+		memcpy(__entry->peer, peer, n);
+		__entry->peer[n] = 0;
+		n = min_t(size_t, what_bytes, 95);
+		memcpy(__entry->what, what, n);
+		__entry->what[n] = 0;
+	),
+	TP_printk("peer=%s what=%s", __entry->peer, __entry->what)
+);
+
 #endif
 
 #undef TRACE_INCLUDE_PATH

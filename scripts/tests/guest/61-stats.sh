@@ -39,5 +39,18 @@ expect_match "vremote stats shows what a peer sends and gets in a second" "$stat
 expect_match "… and which messages are the most" "$stats" $'\nGrant +0 +[1-9]'
 expect_eq "vremote top looks again and again" "$(on 2 vremote top --interval 0.2 --count 3 | grep -c '^node node2,')" 3
 expect_fail "an interval of nothing is refused" on 2 vremote stats --interval 0 2>/dev/null
+
+# ---- events
+sh_on 2 'timeout -s INT 20 vremote events --json >/run/events 2>/run/events.error & echo $! >/run/events.pid'
+expect "vremote events listens" eventually 10 on 2 sh -c 'ls -d /sys/kernel/tracing/instances/vremote-*'
+must r "os.pread(fd, 1, 200 * 4096); os.pwrite(fd, b'x', 200 * 4096)"
+expect "it tells that a page became shared, then modified" eventually 10 on 2 sh -c 'grep "\"event\":\"copy\".*\"page\":200,\"state\":\"S\"" /run/events && grep "\"page\":200,\"state\":\"M\"" /run/events'
+sh_on 2 'kill $(cat /run/events.pid)'
+expect "it takes its trace instance away when it ends" eventually 10 on 2 sh -c '! ls -d /sys/kernel/tracing/instances/vremote-*'
+expect_eq "… without a word" "$(on 2 cat /run/events.error)" ''
+expect "each line is an object" on 2 python3 -c 'import json; [json.loads(line) for line in open("/run/events")]'
+tell r "time.sleep(1) or os.pwrite(fd, b'x', 201 * 4096)"
+expect_match "for people, with messages, so many" "$(on 2 timeout 20 vremote events --messages --count 3)" $'^ +[0-9.]+  .*\n +[0-9.]+  .*\n +[0-9.]+  [^\n]*$'
+answer r >/dev/null
 must r "os.close(fd)"
 finish

@@ -9,6 +9,7 @@
 //! mounted, not root).
 
 mod control;
+mod events;
 mod jobs;
 mod problem;
 mod stats;
@@ -72,6 +73,18 @@ enum Command {
         /// Seconds between two looks
         #[arg(long, default_value_t = 1.0, value_parser = seconds)]
         interval: f64,
+        /// End after so many
+        #[arg(long)]
+        count: Option<u64>,
+    },
+    /// What happens as it happens, until Ctrl-C: sessions with peers, and states of pages
+    Events {
+        /// Every message as well
+        #[arg(long)]
+        messages: bool,
+        /// An object a line, for programs
+        #[arg(long)]
+        json: bool,
         /// End after so many
         #[arg(long)]
         count: Option<u64>,
@@ -211,6 +224,18 @@ fn run(command: &Command, out: &mut impl Write) -> Result<(), Problem> {
         } => out.write_all(stats::prometheus(&control.status()?).as_bytes())?,
         Command::Stats { interval, .. } => watch(&control, *interval, Some(1), out)?,
         Command::Top { interval, count } => watch(&control, *interval, *count, out)?,
+        Command::Events {
+            messages,
+            json,
+            count,
+        } => {
+            let wanted = events::Wanted {
+                messages: *messages,
+                json: *json,
+                count: *count,
+            };
+            events::follow(&wanted, out)?;
+        }
         Command::Jobs {
             command: Some(Jobs::Stop { name }),
             ..
