@@ -13,7 +13,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use vremote_channel::Channel;
+use vremote_channel::{Channel, Stopper};
 
 use crate::problem::Problem;
 
@@ -35,6 +35,7 @@ impl Count {
 #[derive(Debug)]
 pub struct Relay {
     socket: UnixStream,
+    connection: Stopper,
     inward: JoinHandle<io::Result<()>>,
     outward: JoinHandle<io::Result<()>>,
 }
@@ -58,6 +59,7 @@ impl Relay {
     ) -> io::Result<Relay> {
         let stopper = channel.stopper().map_err(io::Error::other)?;
         let inward_stopper = stopper.try_clone().map_err(io::Error::other)?;
+        let connection = stopper.try_clone().map_err(io::Error::other)?;
         let Channel {
             mut reader,
             mut writer,
@@ -103,6 +105,7 @@ impl Relay {
             .spawn(outward)?;
         Ok(Relay {
             socket,
+            connection,
             inward,
             outward,
         })
@@ -113,10 +116,12 @@ impl Relay {
         self.inward.is_finished()
     }
 
-    /// Ends the stream in the middle of a message, so that CRIU sees a failure and not an end.
+    /// Ends the stream in the middle of a message, so that CRIU sees a failure and not an end. The connection ends with it: a peer that has
+    /// not begun to ask for pages would keep its side open, until this program ends.
     pub fn break_off(&self) {
         let _ = (&self.socket).write_all(&[0xff]);
         let _ = self.socket.shutdown(Shutdown::Both);
+        self.connection.stop();
     }
 
     /// Waits for its end.
