@@ -102,7 +102,7 @@ pub const LEASE_US: u64 = 5_000_000;
 /// Longest lease that an origin may be set to grant, and a remote believes.
 pub const MAX_LEASE_US: u64 = 60_000_000;
 
-/// Pause between hellos of a remote whose lease has not been renewed for two intervals, or that waits for it.
+/// Pause between hellos while the peer has answered none for [`DEAF_US`] although it is heard, or while nothing is granted to it.
 pub const HELLO_HURRY_US: u64 = 250_000;
 
 /// Who has answered no hello of so long takes part in no decision: what it holds is taken back when its lease has run out.
