@@ -14,8 +14,16 @@ must o "put('$f', data((8 << 20) + PAGE, 1)); fd = share('$f'); put('$DIR/large'
 must r "fd = remote('$f'); large = remote('$DIR/large'); page = remote('$DIR/page')"
 
 # ---- cold, warm (a read that ends at the end of the file asks for its size, so these end before)
-must r "c = all_of_it = Change()"
-check "8 MiB cold" r "[len(os.pread(fd, 65536, at)) for at in range(0, 8 << 20, 65536)] == [65536] * 128"
+# On a machine that has other things to do, answers come later than a request waits for them, and come twice: that is not what is
+# counted here, so such a read is made anew.
+must r "all_of_it = Change()"
+for _ in {1..8}; do
+	must r "drop_caches(); c = Change()"
+	must r "cold = [len(os.pread(fd, 65536, at)) for at in range(0, 8 << 20, 65536)]"
+	[ "$(ask r "c.of('retransmits')")" != 0 ] || break
+done
+check "8 MiB cold" r "cold == [65536] * 128"
+check "no request had to be repeated" r "c.of('retransmits')" 0
 note "messages: $(ask r 'c.messages()'), bytes received: $(ask r "c.of('rx_bytes')")"
 check "readahead is real: at least 8 pages a request" r "0 < c.messages()['GetShared'] <= 2048 / 8"
 check "each page came once" r "c.messages()['Grant'] <= 2048 * 1.02"
