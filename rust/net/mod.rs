@@ -5,7 +5,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | [`udp`] | the socket, the receive thread, segmentation offload |
-//! | [`peer`] | the table of peers, the hello handshake, sending a message |
+//! | [`peer`] | the table of peers; below it sessions and the hello handshake, leases, sending a message |
 //! | [`assembly`] | messages of several datagrams that arrive |
 //! | [`batch`] | several messages to one peer in one go |
 //! | [`secure`] | the sessions with one peer: handshakes, what is encrypted and decrypted |

@@ -13,56 +13,47 @@
 //! Hellos go out all the time, because their answers renew leases ([`crate::proto::lease`]). A peer that keeps others waiting and answers
 //! none of them is *fenced* when its lease has run out: this node takes a new epoch for it, as if it had started anew for this peer.
 
+mod lease;
+mod send;
+mod session;
+
+pub(super) use send::part;
+pub(super) use session::{start, stop};
+
 use kernel::{
-    bindings, impl_has_work, new_mutex, new_spinlock, new_work,
+    impl_has_work, new_mutex, new_spinlock, new_work,
     prelude::*,
     str::BStr,
     sync::{
         atomic::{Acquire, Atomic, Relaxed, Release},
         global_lock, Arc, Mutex, SpinLock,
     },
-    workqueue::{Work, WorkItem},
+    workqueue::Work,
 };
 
 use core::{fmt::Write, ops::Deref};
 
 use super::{
     assembly::Assemblies,
-    batch, exchange, may_log, now_us, own_name,
+    exchange, may_log, now_us, own_name,
     secure::Secure,
     timer,
     udp::{self, Socket},
-    Workqueue,
 };
 use crate::{
     proto::{
-        lease::{Lease, Term},
-        limits::{
-            DEAF_US, FRAGMENT_BYTES, HELLO_HURRY_US, HELLO_INTERVAL_US, MAX_LEASE_US, MAX_NAME,
-            MAX_NODES, MAX_PAYLOAD, PEER_DOWN_US,
-        },
+        lease::Term,
+        limits::{HELLO_INTERVAL_US, MAX_NAME, MAX_NODES, PEER_DOWN_US},
         reliable::{OnceWindow, RttEstimator},
-        secure::{Key, TAG_BYTES},
-        wire::{flags, Header, Kind, DATAGRAM_BYTES, HEADER_BYTES},
+        secure::Key,
+        wire::Header,
     },
-    shim,
     stats::{self, write_json_string, PeerCounters, Reason},
     wait::Changes,
 };
 
-/// Shortest time between two hellos that something received made us send.
-const HELLO_PAUSE_US: u64 = 100_000;
-
 /// A peer silent for so long may have lost its sessions: a new one is begun.
 const STALE_US: u64 = 3 * HELLO_INTERVAL_US;
-
-/// Payload of a datagram, from the largest to the smallest: the next one is tried when the way to a peer takes no larger
-/// ones. For an MTU of 1500, 1280 (the least of IPv6, and of many tunnels) and 576.
-const FRAGMENTS: [usize; 3] = [
-    FRAGMENT_BYTES,
-    1280 - 28 - HEADER_BYTES,
-    576 - 28 - HEADER_BYTES,
-];
 
 /// Epochs of a peer that are remembered as over.
 const RETIRED: usize = 4;
@@ -103,7 +94,7 @@ pub struct Peer {
     /// Whether the log says that the peer is up.
     shown_up: Atomic<bool>,
     gone: Atomic<bool>,
-    /// Index into [`FRAGMENTS`].
+    /// Index into `send::FRAGMENTS`.
     fragment: Atomic<u32>,
     /// Whether the kernel cuts what is sent; `false` where it has refused.
     segmentation: Atomic<bool>,
@@ -182,41 +173,13 @@ global_lock! {
         Table { slots: [const { None }; MAX_NODES], keys: [0; MAX_NODES], used: 0 };
 }
 
-global_lock! {
-    // SAFETY: Initialised in `prepare`, before anything else.
-    /// Where old sessions are ended.
-    unsafe(uninit) static RENEWALS: Mutex<Option<Workqueue>> = None;
-}
-
-global_lock! {
-    // SAFETY: Initialised in `prepare`, before anything else.
-    /// Where handshakes are made. Not in the queue above: what ends a session may wait for memory, and freeing memory for a new session.
-    unsafe(uninit) static HANDSHAKERS: Mutex<Option<Workqueue>> = None;
-}
-
-/// Makes sessions possible. Process context; `ENOMEM`.
-pub(super) fn start() -> Result {
-    *RENEWALS.lock() = Some(Workqueue::new(c"vremote_session", false)?);
-    *HANDSHAKERS.lock() = Some(Workqueue::new(c"vremote_handshake", false)?);
-    Ok(())
-}
-
-/// Waits until all sessions that ended are cleaned up. The receive thread must have ended.
-pub(super) fn stop() {
-    let handshakers = HANDSHAKERS.lock().take();
-    drop(handshakers);
-    let queue = RENEWALS.lock().take();
-    drop(queue);
-}
-
 pub(super) fn prepare() {
     // SAFETY: Called once, at load.
     unsafe {
-        RENEWALS.init();
-        HANDSHAKERS.init();
         ADMIN.init();
         TABLE.init();
     }
+    session::prepare();
     udp::prepare();
 }
 
@@ -525,480 +488,6 @@ impl Peer {
         }
     }
 
-    // Leases.
-
-    /// Whether what the peer has granted may be used. Any context.
-    pub fn leased(&self) -> bool {
-        let until = self.lease.load(Relaxed);
-        Lease { until }.holds(now_us())
-    }
-
-    /// The peer has answered a hello of the present session that left at `sent`.
-    fn lease_renewed(&self, link: &mut Link, sent: u64, length: u64) {
-        let mut lease = Lease {
-            until: self.lease.load(Relaxed),
-        };
-        lease.renew(sent, length.min(MAX_LEASE_US));
-        self.lease.store(lease.until, Relaxed);
-        link.mapped = true;
-        link.term.reopen();
-        if sent > self.answered.load(Relaxed) {
-            self.answered.store(sent, Relaxed);
-        }
-    }
-
-    /// Whether the peer has not answered this node's hellos.
-    fn is_deaf(&self, now: u64) -> bool {
-        now.saturating_sub(self.answered.load(Relaxed)) >= DEAF_US
-    }
-
-    /// Somebody waits for what the peer holds, and it does not give it up. If it answers nothing at all, it is fenced as soon as its lease
-    /// has run out, unless it answers before that. Says whether it is so. Any context but hard interrupts.
-    pub fn suspect(&self) -> bool {
-        let now = now_us();
-        // What has arrived and was not looked at may be an answer.
-        if self.is_gone() || !self.is_deaf(now) || self.backlog() {
-            return false;
-        }
-        let over = self.link.lock().term.close(now, DEAF_US);
-        timer::at(over.min(now + HELLO_HURRY_US));
-        true
-    }
-
-    /// [`Peer::suspect`] where nobody knows yet whether the peer answers: only if it has been silent for longer than any lease.
-    pub fn suspect_if_silent(&self) {
-        if self.silent_us(now_us()) >= super::lease_us() {
-            self.suspect();
-        }
-    }
-
-    /// The peer is to be removed: takes home what it holds. If it does not answer, waits until its lease has run out, for at most two of them.
-    /// Process context, sleeps.
-    fn take_leave(&self) {
-        if self.is_up() {
-            crate::origin::peer_leaving(self.slot);
-        }
-        let end = now_us() + 2 * super::lease_us();
-        while crate::origin::holds(self.slot) {
-            let now = now_us();
-            let over = self.link.lock().term.close(now, 0);
-            if now >= over.min(end) {
-                return;
-            }
-            let pause = (over - now).min(HELLO_HURRY_US);
-            kernel::time::delay::fsleep(kernel::time::Delta::from_micros(pause as i64));
-        }
-    }
-
-    /// Sends the hellos that are due, ends what was mapped when the lease has run out, and the session when the term is over. Returns when to
-    /// look again. Timer.
-    fn look_after_leases(self: &Arc<Self>, now: u64) -> u64 {
-        let (pause, due, lapsed, over) = {
-            let link = self.link.lock();
-            let hurry = link.term.is_closed() || (self.is_deaf(now) && self.is_up());
-            let pause = if hurry {
-                HELLO_HURRY_US
-            } else {
-                HELLO_INTERVAL_US
-            };
-            (
-                pause,
-                now.saturating_sub(link.hello_sent) >= pause,
-                link.mapped && !self.leased(),
-                link.term.over(now),
-            )
-        };
-        if due {
-            self.hello(true);
-        }
-        // Again and again: a fault that has seen the lease may map a page later.
-        if lapsed {
-            crate::remote::lapse(self);
-        }
-        if over {
-            self.fence();
-        }
-        let until = self.lease.load(Relaxed);
-        let ends = if until > now { until } else { timer::NEVER };
-        (now + pause).min(ends)
-    }
-
-    /// Ends the session because the peer is silent, and what it was granted void.
-    fn fence(self: &Arc<Self>) {
-        {
-            let mut link = self.link.lock();
-            // It may just have answered, or the session is over anyway.
-            if self.is_gone() || self.epoch() == 0 || !link.term.over(now_us()) {
-                return;
-            }
-            link.fenced = true;
-            link.next_epoch = 0;
-            self.epoch.store(0, Release);
-        }
-        self.shown_up.store(false, Relaxed);
-        self.counters.fences.add(1);
-        self.log("does not answer, and its lease has run out: what it held is taken back");
-        self.renew();
-    }
-
-    /// Has the workqueue end the old session.
-    fn renew(self: &Arc<Self>) {
-        // It may be queued already: then it takes the youngest epoch.
-        if let Some(queue) = &*RENEWALS.lock() {
-            let _ = queue.queue().enqueue::<_, 0>(self.clone());
-        }
-    }
-
-    // Sessions.
-
-    /// This node's epoch for this peer.
-    pub fn own_epoch(&self) -> u64 {
-        self.own_epoch.load(Acquire)
-    }
-
-    /// The sessions that are encrypted; `None`: none of this peer's are.
-    pub(super) fn secure(&self) -> Option<&Secure> {
-        self.secure.as_deref()
-    }
-
-    /// Has the workqueue look at what [`Secure`] has to do.
-    pub(super) fn shake_hands(self: &Arc<Self>) {
-        if let Some(queue) = &*HANDSHAKERS.lock() {
-            let _ = queue.queue().enqueue::<_, HANDSHAKES>(self.clone());
-        }
-    }
-
-    /// Says hello; without `always` at most every [`HELLO_PAUSE_US`].
-    pub fn hello(self: &Arc<Self>, always: bool) {
-        let now = now_us().max(1);
-        let peer_epoch = {
-            let mut link = self.link.lock();
-            if !always && now.saturating_sub(link.hello_sent) < HELLO_PAUSE_US {
-                return;
-            }
-            link.hello_sent = now;
-            self.epoch().max(link.next_epoch)
-        };
-        self.greet(Kind::Hello, peer_epoch, now, 0);
-    }
-
-    /// Whether datagrams have arrived, perhaps of this peer, that nobody has looked at yet. A hint; any context.
-    pub(super) fn backlog(&self) -> bool {
-        self.socket.backlog()
-    }
-
-    fn greet(self: &Arc<Self>, kind: Kind, peer_epoch: u64, request: u64, lease: u64) {
-        let header = Header {
-            kind,
-            epoch: self.own_epoch(),
-            peer_epoch,
-            request,
-            size: lease,
-            ..Header::default()
-        };
-        // A hello that is lost comes again; a peer that is gone needs none.
-        let _ = self.send_in_session(header, own_name());
-    }
-
-    /// A `Hello` or `HelloAck` arrived. Receive thread.
-    pub(super) fn hello_received(self: &Arc<Self>, header: &Header, name: &[u8]) {
-        let meant = header.peer_epoch == self.own_epoch();
-        if header.kind == Kind::Hello {
-            let lease = {
-                let mut link = self.link.lock();
-                if meant && !link.fenced && header.epoch == self.epoch() {
-                    link.term.grant(now_us(), super::lease_us())
-                } else {
-                    0
-                }
-            };
-            self.greet(Kind::HelloAck, header.epoch, header.request, lease);
-            if !meant {
-                // It does not know our session yet, so this proves nothing. The answer to our own hello will.
-                if header.epoch != self.epoch() {
-                    self.challenge(header.epoch);
-                }
-                return;
-            }
-        } else if !meant {
-            self.dropped(Reason::WrongEpoch);
-            return;
-        }
-        let now = now_us();
-        let answers = header.kind == Kind::HelloAck && header.request != 0 && header.request <= now;
-        {
-            let mut link = self.link.lock();
-            if answers && header.request == link.hello_sent {
-                link.rtt.sample(now.saturating_sub(header.request), false);
-            }
-            if !link.misnamed && name != self.name() {
-                link.misnamed = true;
-                drop(link);
-                pr_warn!(
-                    "peer {} calls itself {}: paths below its name here are not those below that name there\n",
-                    BStr::from_bytes(&self.name),
-                    BStr::from_bytes(name)
-                );
-            }
-        }
-        self.agreed(header.epoch);
-        if answers {
-            {
-                let mut link = self.link.lock();
-                let current = header.epoch == self.epoch() && header.peer_epoch == self.own_epoch();
-                if link.fenced || !current {
-                    return;
-                }
-                self.lease_renewed(&mut link, header.request, header.size);
-            }
-            self.lease_changes.happen();
-        }
-    }
-
-    /// Says hello to a session that has not been proven.
-    fn challenge(self: &Arc<Self>, epoch: u64) {
-        let now = now_us().max(1);
-        {
-            let mut link = self.link.lock();
-            if now.saturating_sub(link.hello_sent) < HELLO_PAUSE_US
-                && link.hello_sent != 0
-                && self.epoch() != 0
-            {
-                return;
-            }
-            link.hello_sent = now;
-        }
-        self.greet(Kind::Hello, epoch, now, 0);
-    }
-
-    /// The peer's epoch is proven. Process context.
-    pub(super) fn agreed(self: &Arc<Self>, epoch: u64) {
-        let renew = {
-            let mut link = self.link.lock();
-            let current = self.epoch();
-            if self.is_gone() || link.fenced {
-                return;
-            } else if epoch == current || epoch == link.next_epoch {
-                false
-            } else if link
-                .retired
-                .iter()
-                .any(|(over, until)| *over == epoch && now_us() < *until)
-            {
-                drop(link);
-                self.dropped(Reason::WrongEpoch);
-                return;
-            } else if current == 0 && link.next_epoch == 0 {
-                self.epoch.store(epoch, Release);
-                false
-            } else {
-                let over = if current != 0 {
-                    current
-                } else {
-                    link.next_epoch
-                };
-                link.retired.rotate_right(1);
-                link.retired[0] = (over, now_us() + RETIRED_US);
-                link.next_epoch = epoch;
-                self.epoch.store(0, Release);
-                true
-            }
-        };
-        if renew {
-            self.shown_up.store(false, Relaxed);
-            self.log("started anew");
-            self.renew();
-        } else if self.epoch() != 0 {
-            let first = !self.shown_up.load(Relaxed);
-            self.heard();
-            if first {
-                exchange::resend(self);
-            }
-        }
-    }
-
-    // Sending.
-
-    /// Sends a message in the current session, cut into as many datagrams as it needs. Fills in both epochs, `length`,
-    /// `offset` and `fragment`; a `peer_epoch` other than 0 names the only session in which the message makes sense, such
-    /// as that of the request it answers. Process context, may sleep for memory, not for the network.
-    ///
-    /// A datagram that the socket does not take (its buffer is full, the link is down) is lost: counted, no error.
-    ///
-    /// # Errors
-    ///
-    /// `ENOTCONN`: no session yet (a hello has been sent), or the peer was removed. `ESTALE`: the session of the header's
-    /// `peer_epoch` is over. `EINVAL`: more than [`MAX_PAYLOAD`] bytes.
-    pub fn send(self: &Arc<Self>, header: &Header, payload: &[u8]) -> Result {
-        self.send_in_session(self.address_header(header)?, payload)
-    }
-
-    /// The header with both epochs.
-    pub(super) fn address_header(self: &Arc<Self>, header: &Header) -> Result<Header> {
-        let epoch = self.epoch();
-        if epoch == 0 {
-            self.hello(false);
-            return Err(ENOTCONN);
-        }
-        if header.peer_epoch != 0 && header.peer_epoch != epoch {
-            return Err(ESTALE);
-        }
-        Ok(Header {
-            epoch: self.own_epoch(),
-            peer_epoch: epoch,
-            ..*header
-        })
-    }
-
-    /// Payload of each datagram but a message's last one.
-    pub(super) fn fragment_bytes(&self) -> usize {
-        FRAGMENTS[(self.fragment.load(Relaxed) as usize).min(FRAGMENTS.len() - 1)]
-    }
-
-    fn send_in_session(self: &Arc<Self>, mut header: Header, payload: &[u8]) -> Result {
-        if payload.len() > MAX_PAYLOAD {
-            return Err(EINVAL);
-        }
-        if self.is_gone() {
-            return Err(ENOTCONN);
-        }
-        let fragment = self.fragment_bytes();
-        header.length = payload.len() as u32;
-        header.fragment = fragment as u16;
-        header.offset = 0;
-        self.count_sent(&header);
-        if payload.len() > fragment && batch::send(self, &header, payload) {
-            return Ok(());
-        }
-        self.send_singly(header, payload);
-        Ok(())
-    }
-
-    /// Sends a message with all its fields, datagram by datagram. Not inlined: what needs no room on the stack should not have it.
-    #[inline(never)]
-    fn send_singly(self: &Arc<Self>, mut header: Header, payload: &[u8]) {
-        let fragment = usize::from(header.fragment);
-        let mut room = [0; DATAGRAM_BYTES + TAG_BYTES];
-        let pieces = payload.len().div_ceil(fragment.max(1)).max(1);
-        for piece in 0..pieces {
-            let from = piece * fragment;
-            let to = payload.len().min(from + fragment);
-            header.offset = from as u32;
-            let mut parts = [part(&header.encode()), part(&payload[from..to])];
-            self.transmit(&mut parts, 0, &mut room);
-        }
-    }
-
-    /// Counts and traces a whole message that arrived. Any context.
-    pub fn count_received(&self, header: &Header) {
-        self.counters.rx.of(header.kind).add(1);
-        crate::trace::message(false, self.name(), header);
-    }
-
-    /// Counts and traces a message that is about to leave.
-    pub(super) fn count_sent(&self, header: &Header) {
-        self.counters.tx.of(header.kind).add(1);
-        crate::trace::message(true, self.name(), header);
-        if header.has(flags::RETRY) {
-            self.counters.retransmits.add(1);
-        }
-    }
-
-    /// Hands datagrams to the socket: with segment 0 all parts are one, else they are datagrams of `segment` bytes each but the
-    /// last one, and no part belongs to two of them. `room`: for as many bytes, and a tag, to encrypt them to.
-    pub(super) fn transmit(
-        self: &Arc<Self>,
-        parts: &mut [bindings::kvec],
-        segment: usize,
-        room: &mut [u8],
-    ) {
-        let Some(secure) = &self.secure else {
-            return self.put(parts, segment);
-        };
-        let bytes = parts.iter().map(|part| part.iov_len).sum();
-        // SAFETY: All parts were made by `part` from slices that outlive this call, and the sum is right.
-        match unsafe { secure.seal(self, parts, bytes, segment, room) } {
-            Ok(()) => self.put(&mut [part(&room[..bytes])], segment),
-            // Hellos to a peer with which no session has begun: that is what they are for.
-            Err(error) if error == ENOTCONN && self.epoch() == 0 => (),
-            Err(error) => self.not_sent(error),
-        }
-    }
-
-    /// Hands one datagram to the socket that is not to be encrypted: one of a handshake.
-    pub(super) fn transmit_open(&self, datagram: &[u8]) {
-        self.put(&mut [part(datagram)], 0);
-    }
-
-    /// Hands datagrams to the socket as they are: all parts are one with segment 0, else `segment` bytes each but the last one.
-    fn put(&self, parts: &mut [bindings::kvec], segment: usize) {
-        if segment != 0 && !self.segmentation.load(Relaxed) {
-            return self.put_singly(parts, segment);
-        }
-        let bytes = parts.iter().map(|part| part.iov_len).sum();
-        // SAFETY: All parts were made by `part` from slices that outlive this call, and the sum is right.
-        let result = unsafe {
-            self.socket
-                .send(self.address, self.port, parts, bytes, segment as u16)
-        };
-        match result {
-            Ok(()) => self.counters.tx_bytes.add(bytes as u64),
-            Err(error) if segment != 0 && self.refused_segments(error) => {
-                self.put_singly(parts, segment);
-            }
-            Err(error) => self.not_sent(error),
-        }
-    }
-
-    /// [`Peer::put`] where the kernel does not cut.
-    fn put_singly(&self, parts: &mut [bindings::kvec], segment: usize) {
-        let mut datagram = [const { part(&[]) }; batch::PARTS];
-        let mut count = 0;
-        let mut bytes = 0;
-        for one in parts {
-            let mut left = *one;
-            while left.iov_len != 0 {
-                let here = left.iov_len.min(segment - bytes);
-                datagram[count] = bindings::kvec {
-                    iov_len: here,
-                    ..left
-                };
-                left = bindings::kvec {
-                    iov_base: left.iov_base.wrapping_byte_add(here),
-                    iov_len: left.iov_len - here,
-                };
-                count += 1;
-                bytes += here;
-                if bytes == segment || count == batch::PARTS {
-                    self.put(&mut datagram[..count], 0);
-                    (count, bytes) = (0, 0);
-                }
-            }
-        }
-        if count != 0 {
-            self.put(&mut datagram[..count], 0);
-        }
-    }
-
-    /// Whether the error means that the way to the peer cannot cut; then it is not asked to again in this session.
-    fn refused_segments(&self, error: Error) -> bool {
-        let refused = error == EINVAL || error == EIO;
-        if refused {
-            self.segmentation.store(false, Relaxed);
-        }
-        refused
-    }
-
-    /// The socket did not take something.
-    fn not_sent(&self, error: Error) {
-        self.dropped(Reason::NotSent);
-        let step = self.fragment.load(Relaxed);
-        if error == EMSGSIZE && (step as usize) < FRAGMENTS.len() - 1 {
-            // Only one of those who fail at the same time makes the step.
-            let _ = self.fragment.cmpxchg(step, step + 1, Relaxed);
-        }
-    }
-
     // Reassembly.
 
     /// A fragment of a larger message. Receive thread; hands the message on when it is complete.
@@ -1080,80 +569,5 @@ impl Peer {
             self.counters.retransmits.get(),
             self.counters.drops.get()
         )
-    }
-}
-
-/// A part of what the socket sends. It is as valid as `bytes`.
-pub(super) const fn part(bytes: &[u8]) -> bindings::kvec {
-    bindings::kvec {
-        iov_base: bytes.as_ptr().cast_mut().cast(),
-        iov_len: bytes.len(),
-    }
-}
-
-impl WorkItem for Peer {
-    type Pointer = Arc<Peer>;
-
-    /// Ends the peer's old session, then lets the new one begin.
-    fn run(peer: Arc<Peer>) {
-        let _admin = ADMIN.lock();
-        // Another run may have done it all.
-        let nothing = {
-            let link = peer.link.lock();
-            !link.fenced && link.next_epoch == 0
-        };
-        if peer.is_gone() || nothing {
-            return;
-        }
-        // What the receive thread has begun to hand on is of the old session.
-        udp::quiesce();
-        exchange::end(&peer, ESTALE);
-        crate::origin::peer_gone(peer.slot);
-        crate::remote::peer_gone(&peer);
-        peer.assemblies.lock().clear();
-        let mut link = peer.link.lock();
-        if core::mem::take(&mut link.fenced) {
-            // Whatever the peer has sent or will send in the old session is for an epoch that is over. In this order: see `Secure::forget`.
-            peer.own_epoch.store(super::secure::nonzero(), Release);
-            if let Some(secure) = peer.secure() {
-                secure.forget();
-            }
-        }
-        link.term = Term::default();
-        link.mapped = false;
-        peer.lease.store(0, Relaxed);
-        peer.answered.store(0, Relaxed);
-        let epoch = link.next_epoch;
-        if epoch == 0 {
-            drop(link);
-            peer.lease_changes.happen();
-            peer.hello(true);
-            return;
-        }
-        link.next_epoch = 0;
-        link.rtt = RttEstimator::new();
-        peer.fragment.store(0, Relaxed);
-        peer.segmentation.store(true, Relaxed);
-        peer.epoch.store(epoch, Release);
-        drop(link);
-        peer.heard();
-        peer.lease_changes.happen();
-        exchange::resend(&peer);
-        peer.hello(true);
-    }
-}
-
-impl WorkItem<HANDSHAKES> for Peer {
-    type Pointer = Arc<Peer>;
-
-    fn run(peer: Arc<Peer>) {
-        if let Some(secure) = peer.secure().filter(|_| !peer.is_gone()) {
-            // SAFETY: Changes the current task's allocation flags only, back below. Freeing memory may wait for the session that is
-            // being begun, so getting memory for it must not wait for that.
-            let flags = unsafe { shim::vremote_net_noio_begin() };
-            secure.work(&peer);
-            // SAFETY: As above; these are the flags of before.
-            unsafe { shim::vremote_net_noio_end(flags) };
-        }
     }
 }

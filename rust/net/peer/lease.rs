@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Leases with a peer, both ways: what it has granted to this node, and what this node has granted to it ([`crate::proto::lease`]).
+
+use kernel::sync::{
+    atomic::{Relaxed, Release},
+    Arc,
+};
+
+use super::{Link, Peer};
+use crate::{
+    net::{lease_us, now_us, timer},
+    proto::{
+        lease::Lease,
+        limits::{DEAF_US, HELLO_HURRY_US, HELLO_INTERVAL_US, MAX_LEASE_US},
+    },
+};
+
+impl Peer {
+    /// Whether what the peer has granted may be used. Any context.
+    pub fn leased(&self) -> bool {
+        let until = self.lease.load(Relaxed);
+        Lease { until }.holds(now_us())
+    }
+
+    /// The peer has answered a hello of the present session that left at `sent`.
+    pub(super) fn lease_renewed(&self, link: &mut Link, sent: u64, length: u64) {
+        let mut lease = Lease {
+            until: self.lease.load(Relaxed),
+        };
+        lease.renew(sent, length.min(MAX_LEASE_US));
+        self.lease.store(lease.until, Relaxed);
+        link.mapped = true;
+        link.term.reopen();
+        if sent > self.answered.load(Relaxed) {
+            self.answered.store(sent, Relaxed);
+        }
+    }
+
+    /// Whether the peer has not answered this node's hellos.
+    fn is_deaf(&self, now: u64) -> bool {
+        now.saturating_sub(self.answered.load(Relaxed)) >= DEAF_US
+    }
+
+    /// Somebody waits for what the peer holds, and it does not give it up. If it answers nothing at all, it is fenced as soon as its lease
+    /// has run out, unless it answers before that. Says whether it is so. Any context but hard interrupts.
+    pub fn suspect(&self) -> bool {
+        let now = now_us();
+        // What has arrived and was not looked at may be an answer.
+        if self.is_gone() || !self.is_deaf(now) || self.backlog() {
+            return false;
+        }
+        let over = self.link.lock().term.close(now, DEAF_US);
+        timer::at(over.min(now + HELLO_HURRY_US));
+        true
+    }
+
+    /// [`Peer::suspect`] where nobody knows yet whether the peer answers: only if it has been silent for longer than any lease.
+    pub fn suspect_if_silent(&self) {
+        if self.silent_us(now_us()) >= lease_us() {
+            self.suspect();
+        }
+    }
+
+    /// The peer is to be removed: takes home what it holds. If it does not answer, waits until its lease has run out, for at most two of them.
+    /// Process context, sleeps.
+    pub(super) fn take_leave(&self) {
+        if self.is_up() {
+            crate::origin::peer_leaving(self.slot);
+        }
+        let end = now_us() + 2 * lease_us();
+        while crate::origin::holds(self.slot) {
+            let now = now_us();
+            let over = self.link.lock().term.close(now, 0);
+            if now >= over.min(end) {
+                return;
+            }
+            let pause = (over - now).min(HELLO_HURRY_US);
+            kernel::time::delay::fsleep(kernel::time::Delta::from_micros(pause as i64));
+        }
+    }
+
+    /// Sends the hellos that are due, ends what was mapped when the lease has run out, and the session when the term is over. Returns when to
+    /// look again. Timer.
+    pub(super) fn look_after_leases(self: &Arc<Self>, now: u64) -> u64 {
+        let (pause, due, lapsed, over) = {
+            let link = self.link.lock();
+            let hurry = link.term.is_closed() || (self.is_deaf(now) && self.is_up());
+            let pause = if hurry {
+                HELLO_HURRY_US
+            } else {
+                HELLO_INTERVAL_US
+            };
+            (
+                pause,
+                now.saturating_sub(link.hello_sent) >= pause,
+                link.mapped && !self.leased(),
+                link.term.over(now),
+            )
+        };
+        if due {
+            self.hello(true);
+        }
+        // Again and again: a fault that has seen the lease may map a page later.
+        if lapsed {
+            crate::remote::lapse(self);
+        }
+        if over {
+            self.fence();
+        }
+        let until = self.lease.load(Relaxed);
+        let ends = if until > now { until } else { timer::NEVER };
+        (now + pause).min(ends)
+    }
+
+    /// Ends the session because the peer is silent, and what it was granted void.
+    fn fence(self: &Arc<Self>) {
+        {
+            let mut link = self.link.lock();
+            // It may just have answered, or the session is over anyway.
+            if self.is_gone() || self.epoch() == 0 || !link.term.over(now_us()) {
+                return;
+            }
+            link.fenced = true;
+            link.next_epoch = 0;
+            self.epoch.store(0, Release);
+        }
+        self.shown_up.store(false, Relaxed);
+        self.counters.fences.add(1);
+        self.log("does not answer, and its lease has run out: what it held is taken back");
+        self.renew();
+    }
+}
