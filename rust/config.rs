@@ -2,6 +2,8 @@
 
 //! Configuration at run time: `/sys/kernel/config/vremote`.
 //!
+//! - `drained`: writing 1 begins a hand-over of this origin and returns when what remotes have written is on disk
+//!   (`origin/drain.rs`); writing 0 ends it.
 //! - `peers/<name>/`: made with mkdir; writing `key` (the pre-shared key of the pair, 64 hexadecimal digits; never shown) and then
 //!   `address` ("10.0.0.2" or "10.0.0.2:1104") makes the node a peer, once; rmdir removes the peer. Without a key, `address` is `ENOKEY`,
 //!   unless the module was loaded with `plain=1`.
@@ -71,8 +73,24 @@ fn parse_key(text: &[u8]) -> Result<Key> {
     Ok(Key::take(&mut bytes))
 }
 
-/// The directory `vremote`: holds the two others, nothing can be made in it.
+/// The directory `vremote`: holds `drained` and the two others, nothing can be made in it.
 struct Root;
+
+/// `drained`.
+#[vtable]
+impl configfs::AttributeOperations<0> for Root {
+    type Data = Root;
+
+    fn show(_root: &Root, page: &mut [u8; PAGE_SIZE]) -> Result<usize> {
+        let mut out = Formatter::new(page);
+        writeln!(out, "{}", u8::from(crate::origin::is_drained()))?;
+        Ok(out.bytes_written())
+    }
+
+    fn store(_root: &Root, page: &[u8]) -> Result {
+        crate::origin::drain(kstrtobool_bytes(page)?)
+    }
+}
 
 /// The directory `peers`.
 struct Peers;
@@ -395,7 +413,9 @@ impl Config {
         let root_type = configfs_attrs! {
             container: configfs::Subsystem<Root>,
             data: Root,
-            attributes: [],
+            attributes: [
+                drained: 0,
+            ],
         };
         let root = KBox::pin_init(
             configfs::Subsystem::new(c"vremote", root_type, Ok::<_, Error>(Root)),

@@ -138,7 +138,8 @@ impl Share {
         } else {
             drop(self.state.lock().stash.remove_node(&index));
         }
-        self.step(index, Event::Installed { ok: status == 0 }, None, todo);
+        let status = status.unsigned_abs() as u16;
+        self.step(index, Event::Installed { status }, None, todo);
     }
 
     /// Gives the page to a remote: copies it, removes it if it is to be written there, records the holder, sends.

@@ -24,8 +24,9 @@ use crate::proto::{
 /// Pages that a local task asks for at a time.
 const ASKS: usize = 64;
 
-/// Passes over a frozen range: the first one outlasts what was queued before the freeze, the second takes it.
-const FREEZE_PASSES: usize = 2;
+/// Passes over a range of which remotes are to get nothing more: the first one outlasts what was queued before that began, the
+/// second takes it.
+pub(super) const QUEUED_PASSES: usize = 2;
 
 /// A page that a local task has asked for: its index, and what to wait on.
 struct Asked {
@@ -231,7 +232,7 @@ impl Share {
         }
         // What was asked before the freeze may still be granted during the first pass, not after it.
         let taken =
-            (0..FREEZE_PASSES).try_for_each(|_| self.acquire_range(first, last, Want::Write));
+            (0..QUEUED_PASSES).try_for_each(|_| self.acquire_range(first, last, Want::Write));
         if taken.is_err() {
             self.thaw(first, last);
         }

@@ -2,6 +2,7 @@
 
 //! Files of this node that other nodes use.
 
+mod drain;
 mod export;
 mod grant;
 mod local;
@@ -31,6 +32,7 @@ use crate::bindings;
 use crate::net::peer;
 use crate::proto::{directory::Want, nodes::Node};
 
+pub(crate) use drain::{drain, is_drained};
 pub(crate) use export::add as export_add;
 pub(crate) use serve::receive;
 pub(crate) use share::by_mapping;
@@ -54,6 +56,14 @@ fn queue() -> &'static Queue {
         // SAFETY: The queue lives until `exit`, after which nothing is queued.
         Some(queue) => unsafe { Queue::from_raw(queue.0.as_ptr()) },
         None => kernel::workqueue::system_unbound(),
+    }
+}
+
+/// Waits until all work has ended that was queued before. Not in a work item of the queue.
+fn flush() {
+    if let Some(queue) = QUEUE.as_ref() {
+        // SAFETY: The queue lives until `exit`.
+        unsafe { bindings::vremote_origin_workqueue_flush(queue.0.as_ptr()) };
     }
 }
 
@@ -220,9 +230,9 @@ pub(crate) fn peer_gone(slot: Node) {
     }
 }
 
-/// Writes the exports and shares as the members `"exports"` and `"shares"` of a JSON object.
+/// Writes the members `"drained"`, `"exports"` and `"shares"` of a JSON object.
 pub(crate) fn status(out: &mut impl Write) -> fmt::Result {
-    out.write_str("\"exports\":[")?;
+    write!(out, "\"drained\":{},\"exports\":[", is_drained())?;
     for (at, export) in export::snapshot().unwrap_or_default().iter().enumerate() {
         let path: &[u8] = if export.path.is_empty() {
             b"/"

@@ -14,6 +14,7 @@ use kernel::{
 };
 
 use super::{
+    drain,
     export::{self, Acting},
     namespace,
     pages::{Context, Outbox},
@@ -113,6 +114,7 @@ fn get(peer: &Arc<Peer>, header: &Header, missing: &[u8]) {
             match access {
                 None | Some((0, 0)) => Some(bindings::EBADF),
                 Some((_, 0)) if want == Want::Write => Some(bindings::EBADF),
+                Some(_) if header.kind.changes() && drain::is_drained() => Some(bindings::EROFS),
                 Some(_) => {
                     for at in 0..header.count as usize {
                         let asked = missing.is_empty()
@@ -288,6 +290,7 @@ fn answer(peer: &Arc<Peer>, header: &Header, payload: &[u8], bulk: &mut KVVec<u8
         length: 0,
     };
     let result = match header.kind {
+        kind if kind.changes() && drain::is_drained() => Err(EROFS),
         Kind::Lookup => look_up(payload).map(|attributes| answer.attach(&attributes)),
         Kind::Open => open(peer, header, payload, &mut answer),
         Kind::List => namespace::list(header, payload, bulk),
@@ -416,10 +419,7 @@ fn with_file(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Ans
             Ok(())
         }
         Kind::Commit => {
-            // SAFETY: The file is open; we hold no lock.
-            kernel::error::to_result(unsafe {
-                bindings::vremote_origin_sync(share.file.as_ptr(), header.has(flags::DATASYNC))
-            })?;
+            share.sync_for(peer.slot, header.has(flags::DATASYNC))?;
             (answer.header.seq, answer.header.size) = share.stamp();
             Ok(())
         }
@@ -540,6 +540,10 @@ fn open(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Answer) 
     let open_flags = (header.index as u32 & OPEN_FLAGS) as i32;
     let write = open_flags as u32 & bindings::O_ACCMODE != bindings::O_RDONLY;
     let mode = header.size as u16 & 0o7777;
+    let drained = drain::is_drained();
+    if drained && (write || open_flags as u32 & bindings::O_TRUNC != 0) {
+        return Err(EROFS);
+    }
     let by_descriptor = by_descriptor(path);
     let file = match &by_descriptor {
         Some(_) => {
@@ -556,7 +560,11 @@ fn open(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Answer) 
             let _acting = Acting::begin(&user, export.root_squash)?;
             match export.stat(rest) {
                 Ok(attributes) => check_type(attributes.mode)?,
-                Err(error) if error == ENOENT && open_flags as u32 & bindings::O_CREAT != 0 => {}
+                Err(error) if error == ENOENT && open_flags as u32 & bindings::O_CREAT != 0 => {
+                    if drained {
+                        return Err(EROFS);
+                    }
+                }
                 Err(error) => return Err(error),
             }
             if run {
@@ -652,10 +660,14 @@ fn count_open(share: &Share, node: Node, write: bool) -> Result<bool> {
                 node,
                 readers: 0,
                 writers: 0,
+                errors: 0,
             })
             .map_err(|_| EAGAIN)?;
     }
     if let Some(opens) = state.opens_of(node) {
+        if opens.readers + opens.writers == 0 {
+            opens.errors = share.errors();
+        }
         let counter = if write {
             &mut opens.writers
         } else {

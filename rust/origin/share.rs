@@ -145,6 +145,8 @@ pub(super) struct Opens {
     pub(super) node: Node,
     pub(super) readers: u32,
     pub(super) writers: u32,
+    /// The errors of writing the file to disk that the node has been told of: `errseq_t`.
+    pub(super) errors: u32,
 }
 
 /// The part of a [`Share`] that changes.
@@ -440,6 +442,45 @@ impl Share {
     pub(super) fn end_writing(&self) {
         // SAFETY: The file is open.
         unsafe { bindings::vremote_origin_write_end(self.file.as_ptr()) };
+    }
+
+    /// Writes the file to disk, and if not `datasync` all its attributes. Sleeps; the caller holds no lock.
+    ///
+    /// # Errors
+    ///
+    /// What the file system returned.
+    pub(super) fn sync(&self, datasync: bool) -> Result {
+        // SAFETY: The file is open.
+        kernel::error::to_result(unsafe {
+            bindings::vremote_origin_sync(self.file.as_ptr(), datasync)
+        })
+    }
+
+    /// [`Share::sync`] for a remote, which is told once of each error that there was in writing the file to disk since it opened it,
+    /// whoever's sync or writeback met it.
+    ///
+    /// # Errors
+    ///
+    /// That error, or what the file system returned.
+    pub(super) fn sync_for(&self, node: Node, datasync: bool) -> Result {
+        let synced = self.sync(datasync);
+        let mut state = self.state.lock();
+        let unseen = state.opens_of(node).map_or(0, |opens| {
+            // SAFETY: The open file keeps the mapping; the counter is ours, and behind the lock.
+            unsafe {
+                bindings::errseq_check_and_advance(
+                    &raw mut (*self.mapping).wb_err,
+                    &raw mut opens.errors,
+                )
+            }
+        });
+        synced.and(kernel::error::to_result(unseen))
+    }
+
+    /// Where a new opener begins with the errors of writing the file to disk.
+    pub(super) fn errors(&self) -> u32 {
+        // SAFETY: The open file keeps the mapping.
+        unsafe { bindings::errseq_sample(&raw mut (*self.mapping).wb_err) }
     }
 
     /// Size of the file in bytes.

@@ -46,7 +46,7 @@ use super::nodes::{Node, NodeSet};
 
 /// Errno values that this file puts into `status`; 0 is success.
 pub mod status {
-    /// `EIO`: the bytes of a `Put` could not be installed.
+    /// `EIO`: the bytes of this `Put` could not be installed before; it is not known any more why.
     pub const IO: u16 = 5;
     /// `EAGAIN`: the queue of the page is full. Not an error for a user: wait a little, ask again.
     pub const AGAIN: u16 = 11;
@@ -289,8 +289,8 @@ pub enum Event {
     },
     /// The glue carried out [`Action::Install`].
     Installed {
-        /// The bytes are in the page cache. If not, the sender stays owner and keeps them.
-        ok: bool,
+        /// errno; 0: the bytes are in the page cache. If they are not, the sender stays owner.
+        status: u16,
     },
     /// The glue carried out [`Action::Grant`]: it holds the folio's lock, has copied the page and, for a write, removed
     /// it. Only if [`granting`] still says so under the file's lock.
@@ -475,7 +475,7 @@ pub fn step(
             },
             seq,
         ),
-        Event::Installed { ok } => step.installed(ok),
+        Event::Installed { status } => step.installed(status),
         Event::Granted => step.granted(),
         Event::Taken => step.taken(),
         Event::GrantFailed { status } => step.grant_failed(status),
@@ -764,7 +764,7 @@ impl<F: FnMut(Action)> Step<'_, F> {
         self.emit(Action::Install { node, request });
     }
 
-    fn installed(&mut self, ok: bool) {
+    fn installed(&mut self, status: u16) {
         let Some(tx) = self.tx.as_mut().filter(|tx| tx.phase == Phase::Installing) else {
             return;
         };
@@ -775,7 +775,7 @@ impl<F: FnMut(Action)> Step<'_, F> {
             keep,
         }) = tx.put.take()
         {
-            if ok {
+            if status == 0 {
                 self.page.owner = None;
                 if keep {
                     self.page.sharers.insert(node);
@@ -791,9 +791,9 @@ impl<F: FnMut(Action)> Step<'_, F> {
                 self.emit(Action::PutDone {
                     node,
                     request,
-                    status: status::IO,
+                    status,
                 });
-                self.fail(status::IO);
+                self.fail(status);
                 return;
             }
         }

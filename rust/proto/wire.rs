@@ -260,6 +260,23 @@ impl Kind {
                 | Kind::SetXattr
         )
     }
+
+    /// Whether the request is to change a file or a name. (An `Open` does if its flags say so.)
+    pub fn changes(self) -> bool {
+        matches!(
+            self,
+            Kind::GetModified
+                | Kind::Write
+                | Kind::SetSize
+                | Kind::Allocate
+                | Kind::Make
+                | Kind::Link
+                | Kind::Remove
+                | Kind::Rename
+                | Kind::SetAttr
+                | Kind::SetXattr
+        )
+    }
 }
 
 /// Bits of [`Header::flags`].

@@ -14,7 +14,7 @@ use kernel::{
     bindings::{vm_area_desc, vm_fault, vm_fault_t, vm_operations_struct},
     ffi::{c_int, c_ulong},
     prelude::*,
-    sync::Arc,
+    sync::{atomic::Relaxed, Arc},
 };
 
 use super::state::Inode;
@@ -34,6 +34,9 @@ static OPERATIONS: super::fs::Operations<vm_operations_struct> =
         page_mkwrite: Some(page_mkwrite),
         ..pin_init::zeroed()
     });
+
+/// Most pages that are asked for ahead of a store: what a node that wants one of them meanwhile has to wait for.
+const MAX_AHEAD: u64 = 64;
 
 /// `mmap`: shared and private mappings, for reading, writing and execution.
 ///
@@ -146,6 +149,18 @@ unsafe extern "C" fn page_mkwrite(fault: *mut vm_fault) -> vm_fault_t {
     }
 }
 
+/// How many pages behind this one are to be owned with it: after a store to the page before, twice as many as then.
+fn ahead(kept: &Inode, page: u64) -> usize {
+    let last = kept.stores.load(Relaxed);
+    let ahead = match last >> 8 {
+        next if next == page => (2 * (last & 0xff)).clamp(1, MAX_AHEAD),
+        _ => 0,
+    };
+    kept.stores.store((page + 1) << 8 | ahead, Relaxed);
+    let pages = kept.size().div_ceil(PAGE_BYTES as u64);
+    ahead.min(pages.saturating_sub(page + 1)) as usize
+}
+
 /// Takes ownership of a page for a store through a mapping of its folio `mapped`, and marks it dirty.
 fn own(
     kept: &Arc<Inode>,
@@ -156,7 +171,7 @@ fn own(
     let claim = kept.claim(page)?;
     // Before the folio is locked: a recall may have to come first.
     kept.confirm(life)?;
-    let folio = kept.own(page, 0)?;
+    let folio = kept.own(page, ahead(kept, page))?;
     claim.linger();
     if Some(folio.as_ptr()) != mapped.map(NonNull::as_ptr) || !inside(kept, page) {
         // The page had been taken away meanwhile, or cut off: the next fault finds what is there now.

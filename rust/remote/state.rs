@@ -128,6 +128,9 @@ pub(crate) struct Inode {
     pub(super) identity: Option<Identity>,
     /// Address of the kernel's inode; 0 until it has one and after it was evicted.
     raw: Atomic<usize>,
+    /// The page that comes next if a program stores to one page after another, times 256, and how many were asked for ahead of the last one
+    /// (`map.rs`).
+    pub(super) stores: Atomic<u64>,
     #[pin]
     pub(super) state: SpinLock<State>,
     /// [`Copy::word`] of each page; under the lock of `state`.
@@ -255,6 +258,7 @@ impl Inode {
                 peer: peer.clone(),
                 identity,
                 raw: Atomic::new(0),
+                stores: Atomic::new(u64::MAX),
                 state <- new_spinlock!(State {
                     file: 0,
                     readers: 0,
@@ -634,10 +638,15 @@ impl Inode {
         bytes
     }
 
-    /// Bytes written here will never reach the origin: the next fsync says so, and the log does now.
-    pub(super) fn report_loss(&self, bytes: u64, error: Error) {
+    /// Something written did not get to the origin's disk: every descriptor's next fsync says so, once.
+    pub(super) fn set_error(&self, error: Error) {
         // SAFETY: The caller keeps the inode.
         unsafe { bindings::vremote_mapping_error(self.mapping(), error.to_errno()) };
+    }
+
+    /// Bytes written here will never reach the origin: [`Self::set_error`], and the log says so now.
+    pub(super) fn report_loss(&self, bytes: u64, error: Error) {
+        self.set_error(error);
         if net::may_log() {
             let ino = self.identity.map_or(0, |identity| identity.ino);
             pr_err!(

@@ -333,7 +333,12 @@ impl Inode {
             flags: if datasync { flags::DATASYNC } else { 0 },
             ..Header::new(Kind::Commit)
         };
-        let answer = call(&self.peer, header, &[])?;
+        let answer = call(&self.peer, header, &[]).inspect_err(|error| {
+            if [EIO, ENOSPC, EDQUOT].contains(error) {
+                // The origin tells each node once; here every descriptor is.
+                self.set_error(*error);
+            }
+        })?;
         self.learn_size(answer.header.seq, answer.header.size);
         Ok(())
     }

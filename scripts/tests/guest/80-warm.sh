@@ -35,6 +35,11 @@ check "a warm file read by path has no page messages" r "(lambda c: (get('/vremo
 must r "os.close(fd); fd = remote('$f'); c = Change()"
 check "… also when it was closed and opened again" r "(sha(fd) == sha(data((8 << 20) + PAGE, 1)), c.page_messages())" "(True, 0)"
 check "reading wrote nothing back" r "drop_caches() or all_of_it.messages().get('Put', 0)" 0
+must r "m = mmap.mmap(fd, 1 << 20); c = Change(); [m.__setitem__(page * PAGE, page % 256) for page in range(256)]"
+check "stores to one page after another: at least 8 pages a request" r "0 < c.messages()['GetModified'] <= 256 / 8 or c.messages()"
+must r "m.close(); m = mmap.mmap(large, 64 << 20); c = Change(); [m.__setitem__(page * PAGE, 1) for page in random.Random(5).sample(range(16384), 100)]"
+check "… here and there: no page more than stored to" r "[entry['modified'] for entry in remotes() if entry['ino'] == os.fstat(large).st_ino]" "[100]"
+must r "m.close()"
 check "one page of 64 MiB does not bring the rest" r "(lambda c: os.pread(large, 1, 40 << 20) == b'\\0' and c.of('rx_bytes') < 1 << 20)(Change())"
 
 # ---- one page between two nodes: the messages of each step, on both sides together

@@ -263,6 +263,20 @@ impl Control {
         exports.collect()
     }
 
+    /// Begins a hand-over of this node's files, and waits for what remotes have written; or ends it.
+    pub(crate) fn drain(&self, begin: bool) -> Result<(), Problem> {
+        let attribute = self.directory("")?.join("drained");
+        fs::write(&attribute, if begin { "1" } else { "0" }).map_err(|error| {
+            if error.kind() == ErrorKind::PermissionDenied {
+                return Problem::NotRoot(attribute);
+            }
+            Problem::refused(
+                format!("not everything is home and on disk: {}", said(&error)),
+                "dmesg | grep vremote names the files; other nodes write nothing meanwhile; then vremote drain again, or vremote drain --end",
+            )
+        })
+    }
+
     /// Removes all exports and all peers.
     pub(crate) fn clear(&self) -> Result<(), Problem> {
         for name in ["exports", "peers"] {

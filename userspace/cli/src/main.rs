@@ -9,6 +9,7 @@
 //! mounted, not root).
 
 mod control;
+mod drain;
 mod events;
 mod jobs;
 mod problem;
@@ -97,6 +98,12 @@ enum Command {
         /// For programs
         #[arg(long)]
         json: bool,
+    },
+    /// Before this node is taken down: bring home and to disk what other nodes have written; they write nothing more
+    Drain {
+        /// Let them write again
+        #[arg(long)]
+        end: bool,
     },
     /// Remove all exports and peers, so that the module can be unloaded; keys stay
     Clear,
@@ -247,6 +254,8 @@ fn run(command: &Command, out: &mut impl Write) -> Result<(), Problem> {
             .map_err(io::Error::from)
             .and_then(|()| writeln!(out))?,
         Command::Jobs { .. } => out.write_all(status::jobs(&jobs::list()?).as_bytes())?,
+        Command::Drain { end: true } => control.drain(false)?,
+        Command::Drain { end: false } => out.write_all(drain::begin(&control)?.as_bytes())?,
         Command::Clear => control.clear()?,
     }
     out.flush()?;

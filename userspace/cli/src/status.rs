@@ -211,6 +211,9 @@ pub(crate) fn document(document: &Value) -> String {
         cell(&document["node"]),
         cell(&document["port"])
     );
+    if document["drained"] == true {
+        out.push_str("\ndrained: other nodes may read here, and change nothing, until `vremote drain --end`\n");
+    }
     let none = Vec::new();
     let list = document["peers"].as_array().unwrap_or(&none);
     if list.is_empty() {

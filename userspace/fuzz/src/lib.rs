@@ -10,9 +10,9 @@ use std::hash::{Hash, Hasher};
 
 use vremote_proto::copy::{Copy, GrantVerdict, Pending, RecallVerdict, State};
 use vremote_proto::directory::{self, Action, Event, Page, Requester, Tx, Want};
+use vremote_proto::envelope::{CLEAR_BYTES, ENVELOPE_BYTES};
 use vremote_proto::limits::{MAX_GROUPS, MAX_PAYLOAD, MAX_REPLIES, MAX_WAITERS};
 use vremote_proto::reliable::{Assembly, Begin, ReplyCache};
-use vremote_proto::envelope::{CLEAR_BYTES, ENVELOPE_BYTES};
 use vremote_proto::wire::{Attributes, Credentials, Header, Xattr, HEADER_BYTES};
 
 /// A way to feed bytes to the protocol.
@@ -206,7 +206,7 @@ fn event(numbers: &mut Numbers<'_>, seqs: u64) -> Option<Event> {
             keep: numbers.flag()?,
         },
         5 => Event::Installed {
-            ok: numbers.flag()?,
+            status: if numbers.flag()? { 0 } else { 28 },
         },
         6 => Event::Granted,
         7 => match numbers.below(3)? {

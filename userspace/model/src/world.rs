@@ -1011,7 +1011,8 @@ impl<const R: usize, const P: usize> World<R, P> {
                 if ok {
                     self.install(page, data);
                 }
-                self.origin(config, page, Event::Installed { ok }, 0);
+                let status = if ok { 0 } else { directory::status::IO };
+                self.origin(config, page, Event::Installed { status }, 0);
                 if !ok && config.has(Mutation::FailedPutTakenLater) {
                     self.home[page].page.request = 0;
                 }
@@ -1409,7 +1410,7 @@ impl<const R: usize, const P: usize> World<R, P> {
                 Some(_) => Turn::PutFailedBefore,
                 None => Turn::PutDropped,
             }),
-            Event::Installed { ok: false } => cover.took(Turn::PutFailed),
+            Event::Installed { status: 1.. } => cover.took(Turn::PutFailed),
             Event::Acked { seq, .. } if before.tx.is_none_or(|tx| tx.seq != seq) => {
                 cover.took(Turn::AckOld)
             }

@@ -9,6 +9,9 @@ use vremote_proto::nodes::{Node, NodeSet};
 const A: Node = 3;
 const B: Node = 200;
 
+/// errno: what a full disk says.
+const ENOSPC: u16 = 28;
+
 #[derive(Default)]
 struct Origin {
     page: Page,
@@ -206,7 +209,7 @@ fn a_put_answers_a_recall() {
         []
     );
     assert_eq!(
-        origin.step(Event::Installed { ok: true }),
+        origin.step(Event::Installed { status: 0 }),
         [
             Action::PutDone {
                 node: A,
@@ -255,7 +258,7 @@ fn a_put_that_keeps_a_copy_does_not_let_a_writer_in() {
         keep: true,
     });
     assert_eq!(
-        origin.step(Event::Installed { ok: true }),
+        origin.step(Event::Installed { status: 0 }),
         [
             Action::PutDone {
                 node: A,
@@ -288,7 +291,7 @@ fn an_unasked_put_is_taken() {
     );
     assert_eq!(origin.get(B, 1, Want::Read), []);
     assert_eq!(
-        origin.step(Event::Installed { ok: true }),
+        origin.step(Event::Installed { status: 0 }),
         [
             Action::PutDone {
                 node: A,
@@ -342,17 +345,17 @@ fn a_put_that_cannot_be_installed_leaves_the_bytes_with_the_owner() {
     };
     origin.step(put(2));
     assert_eq!(
-        origin.step(Event::Installed { ok: false }),
+        origin.step(Event::Installed { status: ENOSPC }),
         [
             Action::PutDone {
                 node: A,
                 request: 2,
-                status: status::IO
+                status: ENOSPC
             },
             Action::Refuse {
                 node: B,
                 request: 1,
-                status: status::IO
+                status: ENOSPC
             }
         ]
     );
@@ -562,7 +565,7 @@ fn bytes_that_arrived_before_their_sender_was_gone_are_kept() {
     assert_eq!(origin.home(), (false, false));
     assert_eq!(origin.local(50, Want::Write), []);
     assert_eq!(
-        origin.step(Event::Installed { ok: true }),
+        origin.step(Event::Installed { status: 0 }),
         [Action::Wake {
             ticket: 50,
             status: 0
@@ -624,7 +627,7 @@ fn local_requesters_share_a_turn_that_remotes_wait_for() {
         keep: true,
     });
     assert_eq!(
-        origin.step(Event::Installed { ok: true }),
+        origin.step(Event::Installed { status: 0 }),
         [
             Action::PutDone {
                 node: A,

@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# The origin's disk is full, or fails: who writes is told with the write or with fsync, every descriptor once, as on a local file; who
+# reads is told at once; and when the disk is well again everything goes on. A file system of 24 MiB without a journal, on a device
+# that is made to fail.
+# nodes: 3
+# time-limit: 180
+
+. "$(dirname "$0")/../lib.sh"
+. "$TOP/scripts/tests/programs/agents.sh"
+
+begin /srv/disk
+m=$DIR/mnt
+v=/vremote/node1$m
+other=3
+[ "$VREMOTE_NODES" -ge 3 ] || other=2
+agent o 1
+agent r 2
+agent s $other
+must o "run('''set -e; truncate -s 24M $DIR/image; device=\$(losetup --find --show $DIR/image); echo \$device >$DIR/device
+	dmsetup create vremote-test --table \"0 49152 linear \$device 0\"
+	made=/dev/dm-\$(dmsetup info -c --noheadings -o minor vremote-test)
+	mkfs.ext4 -q -O ^has_journal -m 0 -b 4096 \$made; mkdir $m; mount \$made $m''')"
+must o "
+def table(target):
+    run(f'dmsetup suspend --nolockfs --noflush vremote-test && dmsetup load vremote-test --table \"0 49152 {target}\" && dmsetup resume vremote-test')
+def broken():
+    table('error')
+def well():
+    table(f'linear {get(\"$DIR/device\").decode().strip()} 0')
+put('$m/f', data(64 * PAGE, 1)); put('$m/cold', data(64 * PAGE, 2)); put('$m/full', b''); run('fallocate -l 16M $m/filler; sync')
+plain = os.open('$m/f', RW)
+run('vremote export add --no-root-squash $m')"
+must r "a = os.open('$v/f', RW); b = os.open('$v/f', RW); cold = os.open('$v/cold', RW)"
+must s "c = os.open('$v/f', RW)"
+
+# ---- no room: a write at the end is refused at once
+must r "
+full = os.open('$v/full', RW | APPEND); twin = os.open('$v/full', RW); written = 0
+try:
+    while True:
+        written += os.write(full, data(65536, written))
+except OSError as error:
+    last = errno.errorcode[error.errno]"
+check "a write at the end of the file when the disk is full" r "last" ENOSPC
+check "what was confirmed before is there" r "os.fstat(full).st_size == written and written > 1 << 20 and os.pread(full, 65536, 65536) == data(65536, 65536)"
+check "… at the origin" o "os.stat('$m/full').st_size == $(ask r written)"
+check "a new file has no room for its first byte" r "error_of(write_all, os.open('$v/new', RW | CREAT), b'x' * PAGE)" ENOSPC
+
+# ---- a hole has room only when it is written home: fsync says so, every descriptor once
+must r "hole = os.open('$v/new', RW); again = os.open('$v/new', RW); os.ftruncate(hole, 1 << 20)"
+check "a write into a hole is taken" r "os.pwrite(hole, b'no room', 8192)" 7
+check "… and fsync says that there was no room" r "error_of(os.fsync, hole)" ENOSPC
+check "… once" r "error_of(os.fsync, hole)" none
+check "… to the other descriptor too" r "error_of(os.fsync, again)" ENOSPC
+check "… once" r "error_of(os.fsync, again)" none
+check "the hole is as it was" r "os.pread(hole, 7, 8192)" "b'\\x00\\x00\\x00\\x00\\x00\\x00\\x00'"
+expect "the remote's log says what is lost" on 2 sh -c 'dmesg | grep vremote: | tail -n 5 | grep -qE "are lost: (ENOSPC|Error\(28\))"'
+must r "mm = mmap.mmap(hole, 1 << 20); mm[0:2] = b'no'"
+check "for a store through a mapping msync says that there is no room for it" r "error_of(mm.flush)" ENOSPC
+must r "mm.close(); os.ftruncate(full, 1 << 20)"
+check "with room again it is written" r "os.pwrite(hole, b'room', 8192) and os.fsync(hole)" ok
+check "… and is there" o "get('$m/new')[8192:8199]" "b'room\\x00\\x00\\x00'"
+
+# ---- the disk fails under what has come home
+check "a page written" r "os.pwrite(a, b'lost', 4096)" 4
+must o "broken()"
+check "the disk fails: fsync says so" r "error_of(os.fsync, a)" EIO
+must o "well()"
+check "… once" r "error_of(os.fsync, a)" none
+check "… to the other descriptor of that node" r "error_of(os.fsync, b)" EIO
+check "… once" r "error_of(os.fsync, b)" none
+check "… to another node that has it open" s "error_of(os.fsync, c)" EIO
+check "… once" s "error_of(os.fsync, c)" none
+check "… to the origin's own descriptor" o "error_of(os.fsync, plain)" EIO
+check "… once" o "error_of(os.fsync, plain)" none
+check "who opens it then is not told" r "error_of(os.fsync, os.open('$v/f', RW))" none
+check "a write after that is written" r "os.pwrite(a, b'kept', 4096) and os.fsync(a)" ok
+must o "drop_caches()"
+check "… to the disk" o "get('$m/f')[4096:4100]" "b'kept'"
+
+# ---- a page that cannot be read
+must r "warm = os.pread(cold, 10, 0); mapped = mmap.mmap(cold, 64 * PAGE)"
+must o "broken(); drop_caches()"
+check "a page that the origin cannot read" r "(lambda t: t[0] == 'EIO' and t[1] < 3 or t)(timed(os.pread, cold, 10, 40 * PAGE))"
+check "… a load through a mapping is SIGBUS" r "bounded_end(lambda: mapped[50 * PAGE], 'SIGBUS', 3)"
+check "… what is cached is read on" r "os.pread(cold, 10, 0) == warm"
+must o "well()"
+check "… and it is read when the disk is well" r "os.pread(cold, 10, 40 * PAGE) == data(64 * PAGE, 2)[40 * PAGE:40 * PAGE + 10]"
+
+leave r s
+must o "os.close(plain); run('vremote export del $m')"
+check "all of it is let go: the file system can be unmounted" o "wait(lambda: os.system('umount $m 2>/dev/null') == 0, 20)"
+must o "run('dmsetup remove vremote-test; losetup -d \$(cat $DIR/device)')"
+finish
