@@ -13,11 +13,12 @@
 //! - `tests/mutations.rs`: both, on worlds with a planted bug ([`mutation`]) that must be found.
 //!
 //! What must hold in every state is in [`checks`]. Time, which that world does not have, is in [`lease`]: when what a silent node holds may be
-//! taken from it.
+//! taken from it. Requests that must not run twice are in [`once`].
 
 pub mod checks;
 pub mod lease;
 pub mod mutation;
+pub mod once;
 pub mod simulate;
 pub mod world;
 
