@@ -41,8 +41,8 @@ expect_eq "vremote top looks again and again" "$(on 2 vremote top --interval 0.2
 expect_fail "an interval of nothing is refused" on 2 vremote stats --interval 0 2>/dev/null
 
 # ---- events
-sh_on 2 'timeout -s INT 20 vremote events --json >/run/events 2>/run/events.error & echo $! >/run/events.pid'
-expect "vremote events listens" eventually 10 on 2 sh -c 'ls -d /sys/kernel/tracing/instances/vremote-*'
+sh_on 2 'timeout -s INT 100 vremote events --json >/run/events 2>/run/events.error & echo $! >/run/events.pid'
+expect "vremote events listens" eventually 30 on 2 sh -c 'grep -qx 1 /sys/kernel/tracing/instances/vremote-*/events/vremote/vremote_copy/enable'
 must r "os.pread(fd, 1, 200 * 4096); os.pwrite(fd, b'x', 200 * 4096)"
 expect "it tells that a page became shared, then modified" eventually 10 on 2 sh -c 'grep "\"event\":\"copy\".*\"page\":200,\"state\":\"S\"" /run/events && grep "\"page\":200,\"state\":\"M\"" /run/events'
 sh_on 2 'kill $(cat /run/events.pid)'
