@@ -535,12 +535,18 @@ impl Peer {
             self.epoch(),
             self.own_epoch()
         )?;
-        let lease = self.lease.load(Relaxed).saturating_sub(now_us());
+        let now = now_us();
+        let lease = self.lease.load(Relaxed).saturating_sub(now);
         write!(
             out,
-            ",\"lease_us\":{lease},\"fences\":{}",
-            self.counters.fences.get()
+            ",\"lease_us\":{lease},\"fences\":{},\"partitioned\":{}",
+            self.counters.fences.get(),
+            self.is_partitioned(now)
         )?;
+        match self.reclaimed_in(now) {
+            Some(us) => write!(out, ",\"reclaim_us\":{us}")?,
+            None => write!(out, ",\"reclaim_us\":null")?,
+        }
         let (srtt, rto) = {
             let link = self.link.lock();
             (link.rtt.srtt_us(), link.rtt.rto_us())

@@ -79,6 +79,11 @@ impl Term {
         self.closed
     }
 
+    /// If nothing is granted: for how long the remote may still use what was.
+    pub fn left(&self, now: u64) -> Option<u64> {
+        self.closed.then(|| self.until.saturating_sub(now))
+    }
+
     /// Whether what was granted is void.
     pub fn over(&self, now: u64) -> bool {
         self.closed && now >= self.until

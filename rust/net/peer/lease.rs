@@ -42,6 +42,16 @@ impl Peer {
         now.saturating_sub(self.answered.load(Relaxed)) >= DEAF_US
     }
 
+    /// Whether it is heard, but does not answer this node's hellos.
+    pub(super) fn is_partitioned(&self, now: u64) -> bool {
+        self.is_up() && self.is_deaf(now)
+    }
+
+    /// If others wait for what the peer holds, and it does not answer: after how many microseconds that is taken back.
+    pub(super) fn reclaimed_in(&self, now: u64) -> Option<u64> {
+        self.link.lock().term.left(now)
+    }
+
     /// Somebody waits for what the peer holds, and it does not give it up. If it answers nothing at all, it is fenced as soon as its lease
     /// has run out, unless it answers before that. Says whether it is so. Any context but hard interrupts.
     pub fn suspect(&self) -> bool {

@@ -36,7 +36,7 @@ must r "time.sleep(7)"
 check "a page in memory is not shown when the lease has run out" r "bounded(lambda: os.pread(fd, 4, 0), '$late', 9, 3)"
 check "… nor is one that was only read" r "bounded(lambda: os.pread(fd, 4, 2 * PAGE), '$late', 9, 3)"
 check "… nor is one changed" r "bounded(lambda: os.pwrite(fd, b'late', 40), '$late', 9, 3)"
-expect_match "vremote status says so" "$(on 2 vremote status)" 'node1 does not answer: [0-9]+ of its files wait for it, with up to [0-9]+ KiB written here'
+expect_match "vremote status says so" "$(on 2 vremote status)" 'node1 does not answer: [0-9]+ of its files wait for it; dirty pages waiting for origin node1: [0-9]+ KiB'
 fault 2 heal
 check "the lease is renewed, and the page is shown" r "wait(lambda: error_of(os.pread, fd, 4, 0) == 'none', 20) and os.pread(fd, 4, 0)" "b'kept'"
 check "… nothing was taken" o "os.pread(plain, 4, 0)" "b'kept'"
@@ -118,7 +118,11 @@ check "… and sees it" r "os.pread(fd, 5, 21 * PAGE)" "b'third'"
 must r "os.pwrite(fd, b'half', 30 * PAGE)"
 before=$(fences)
 on 1 tc qdisc add dev eth0 root netem loss 100% || fail "node 1 can be made dumb"
-check "who hears nothing is fenced too" o "os.pread(plain, 4, 30 * PAGE)" "b'oooo'"
+sleep 4
+expect_match "vremote status says that it does not hear" "$(on 1 vremote status)" 'node2 is partitioned: it is heard, but does not answer'
+tell o "os.pread(plain, 4, 30 * PAGE)"
+expect "… and, when somebody wants what it holds, that this is taken back" eventually 6 sh_on 1 'vremote status | grep "node2: reclaiming"'
+expect_eq "who hears nothing is fenced too" "$(answer o)" "b'oooo'"
 on 1 tc qdisc del dev eth0 root
 expect_eq "… once" "$(fences)" $((before + 1))
 expect_eq "… and is up when it hears again" "$(up r node1)" True

@@ -3,13 +3,13 @@
 #
 # Little memory: a remote writes and reads more than it has room for, all other memory being taken by a program; then the origin has none
 # left. Nothing stands still, and nothing is lost: a page is let go only when the origin has it, which takes memory for packets on both.
-# time-limit: 240
+# time-limit: 300
 
 . "$(dirname "$0")/../lib.sh"
 . "$TOP/scripts/tests/programs/agents.sh"
 
-MIB=96 LEFT=40
-[ "$VREMOTE_DEBUG" = 0 ] || MIB=48 LEFT=120
+MIB=64 LEFT=40
+[ "$VREMOTE_DEBUG" = 0 ] || MIB=48 LEFT=30
 
 begin /srv/memory
 v=/vremote/node1$DIR

@@ -188,10 +188,21 @@ fn troubles(document: &Value, peer: &Value) -> Vec<String> {
     let mut lines = Vec::new();
     if peer["lease_us"] == 0 && peer["state"] != "unknown" && !files.is_empty() {
         lines.push(format!(
-            "{name} does not answer: {} of its files wait for it, with up to {} KiB written here that it does not have yet. They go on when it \
-             answers; `vremote peer del {name}` gives them up",
+            "{name} does not answer: {} of its files wait for it; dirty pages waiting for origin {name}: {} KiB. They go on when it answers; \
+             `vremote peer del {name}` gives them up",
             files.len(),
             unsent * PAGE_KIB
+        ));
+    }
+    if peer["partitioned"] == true {
+        lines.push(format!(
+            "{name} is partitioned: it is heard, but does not answer; look at what lies between, from here to there (firewall, routes)"
+        ));
+    }
+    if let Some(left) = peer["reclaim_us"].as_u64() {
+        lines.push(format!(
+            "{name}: reclaiming; others want what it holds and it does not answer: that is taken back in {:.1} s, unless it answers before",
+            left as f64 / 1e6
         ));
     }
     let fences = number(&peer["fences"]);
@@ -308,9 +319,16 @@ mod tests {
         ]);
         let text = document(&sample);
         assert!(
-            text.contains("1 of its files wait for it, with up to 16 KiB"),
+            text.contains("1 of its files wait for it; dirty pages waiting for origin b")
+                && text.contains(": 16 KiB."),
             "{text}"
         );
+        assert!(!text.contains("partitioned") && !text.contains("reclaiming"));
+        sample["peers"][0]["partitioned"] = json!(true);
+        sample["peers"][0]["reclaim_us"] = json!(1_500_000);
+        let text = document(&sample);
+        assert!(text.contains("is partitioned: it is heard"), "{text}");
+        assert!(text.contains("taken back in 1.5 s"), "{text}");
         assert!(text.contains("taken back 2 times"), "{text}");
     }
 
