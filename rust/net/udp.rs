@@ -190,7 +190,7 @@ pub(super) fn prepare() {
 }
 
 /// Waits until the receive thread has handed on what it had begun. Process context, may sleep; not in the receive thread.
-pub(super) fn quiesce() {
+pub fn quiesce() {
     drop(GATE.lock());
 }
 

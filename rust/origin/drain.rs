@@ -16,11 +16,11 @@ use kernel::{
     },
 };
 
-use super::{
-    local::QUEUED_PASSES,
-    share::{self, Share},
-};
+use super::share::{self, Share};
 use crate::proto::directory::Want;
+
+/// Times that a file is looked through until nothing is away: each takes what others had asked for before the drain.
+const PASSES: usize = 100;
 
 static DRAINED: Atomic<bool> = Atomic::new(false);
 
@@ -30,11 +30,13 @@ pub(crate) fn is_drained() -> bool {
 }
 
 /// Begins a hand-over, or ends it. When the beginning has succeeded, everything that any remote was ever confirmed is on this node's
-/// disks, but for names: those need a sync of their file systems. Process context; for each page waits as long as a round may take.
+/// disks, but for names, and for files that are shared no more: those need a sync of their file systems. Process context; for each page
+/// waits as long as a round may take.
 ///
 /// # Errors
 ///
-/// The last of those that are in the log: `ETIMEDOUT`, `EINTR`, `ENOMEM`, or what writing to disk returned. Changes are refused even so.
+/// The last of those that are in the log: `ETIMEDOUT`, `EINTR`, `ENOMEM`, `EAGAIN` (pages are wanted by too many), or what writing to disk
+/// returned. Changes are refused even so.
 pub(crate) fn drain(begin: bool) -> Result {
     let before = DRAINED.xchg(begin, Full);
     if before != begin {
@@ -50,11 +52,17 @@ pub(crate) fn drain(begin: bool) -> Result {
     if !begin {
         return Ok(());
     }
-    // Writes that were let through before run to their end.
+    // What was let through before runs to its end.
+    crate::net::udp::quiesce();
     super::flush();
     let mut result = Ok(());
     for share in share::snapshot()? {
-        if let Err(error) = bring_home(&share) {
+        let done = bring_home(&share);
+        // What has come is written, whatever has not.
+        let mut known = share.errors();
+        let synced = share.sync_since(&mut known, false);
+        let synced = synced.and_then(|lost| kernel::error::to_result(-i32::from(lost)));
+        if let Err(error) = done.and(synced) {
             pr_warn!("file {}: cannot be drained: {:?}\n", share.id, error);
             result = Err(error);
         }
@@ -62,9 +70,13 @@ pub(crate) fn drain(begin: bool) -> Result {
     result
 }
 
+/// Takes home what remotes have written, until nothing is away.
 fn bring_home(share: &Arc<Share>) -> Result {
-    for _ in 0..QUEUED_PASSES {
+    for _ in 0..PASSES {
         share.acquire_range(0, u64::MAX, Want::Read)?;
+        if share.is_home() {
+            return Ok(());
+        }
     }
-    share.sync(false)
+    Err(EAGAIN)
 }

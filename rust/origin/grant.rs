@@ -12,6 +12,7 @@ use kernel::{
 };
 
 use super::{
+    drain,
     pages::{Context, Outbox, Todo},
     share::{Bytes, Share},
 };
@@ -58,6 +59,7 @@ const ENODATA: i32 = bindings::ENODATA as i32;
 const ENOMEM_STATUS: u16 = bindings::ENOMEM as u16;
 const EIO_STATUS: u16 = bindings::EIO as u16;
 const EBUSY_STATUS: u16 = bindings::EBUSY as u16;
+const EROFS_STATUS: u16 = bindings::EROFS as u16;
 
 /// What the stash keeps of a page that is granted away dirty. May sleep for memory.
 fn stash_of(index: u64, folio: &Locked) -> Result<RBTreeNode<u64, Bytes>> {
@@ -127,6 +129,7 @@ impl Share {
             None => 0,
         };
         if status != 0 {
+            self.set_error(status);
             if crate::net::may_log() {
                 pr_err!(
                     "file {}: page {} did not go into the page cache: error {}\n",
@@ -151,6 +154,9 @@ impl Share {
         todo: &mut Todo,
         out: &mut Outbox,
     ) -> Granting {
+        if grant.write && drain::is_drained() {
+            return Granting::Failed(EROFS_STATUS);
+        }
         let size = self.size();
         let Some(rest) = size
             .checked_sub(index * PAGE_BYTES as u64)

@@ -24,14 +24,53 @@ use crate::proto::{
 /// Pages that a local task asks for at a time.
 const ASKS: usize = 64;
 
-/// Passes over a range of which remotes are to get nothing more: the first one outlasts what was queued before that began, the
-/// second takes it.
-pub(super) const QUEUED_PASSES: usize = 2;
+/// Passes over a frozen range: the first one outlasts what was queued before the freeze, the second takes it.
+const FREEZE_PASSES: usize = 2;
 
-/// A page that a local task has asked for: its index, and what to wait on.
-struct Asked {
+/// A page that a local task has asked for. Who drops it does not want it any more.
+struct Asked<'a> {
+    share: &'a Arc<Share>,
     index: u64,
-    ticket: (u64, Arc<Waiter>),
+    /// Of the ticket.
+    number: u64,
+    waiter: Arc<Waiter>,
+    /// It was waited for until it came: the task goes on with it.
+    came: bool,
+}
+
+impl Asked<'_> {
+    /// Waits until the page has come, or cannot.
+    fn wait(mut self) -> Result {
+        // A round ends by its own limit, or when the lease of a silent holder has run out; a few may stand before ours in the queue.
+        self.waiter.event.wait(crate::net::longest_round_us())?;
+        self.came = true;
+        match self.waiter.status.load(Relaxed) {
+            0 => Ok(()),
+            status if status == u32::from(directory::status::AGAIN) => {
+                // The page's queue is full of others; they are served in milliseconds.
+                kernel::time::delay::fsleep(kernel::time::Delta::from_millis(1));
+                Ok(())
+            }
+            status => Err(Error::from_errno(-(status as i32))),
+        }
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if self.came {
+            return;
+        }
+        let ticket = {
+            let mut state = self.share.state.lock();
+            let at = state.tickets.iter().position(|t| t.number == self.number);
+            at.map(|at| state.tickets.remove(at))
+        };
+        if ticket.is_none() {
+            // It has come meanwhile, and is kept until somebody has looked.
+            self.share.taken(self.index);
+        }
+    }
 }
 
 impl Share {
@@ -86,8 +125,7 @@ impl Share {
                 self.restore(index)?;
                 continue;
             }
-            let ticket = self.ask(index, want, &mut Outbox::default())?;
-            self.wait(ticket)?;
+            self.ask(index, want, &mut Outbox::default())?.wait()?;
             if want == Want::Read {
                 // What came home is in the page cache: nobody looks under the folio lock any more.
                 self.taken(index);
@@ -113,7 +151,7 @@ impl Share {
     ) -> Result {
         let mut from = Some(first);
         while let Some(start) = from {
-            let mut asked: [Option<Asked>; ASKS] = [const { None }; ASKS];
+            let mut asked: [Option<Asked<'_>>; ASKS] = [const { None }; ASKS];
             let mut out = Outbox::default();
             let mut next = Some(start);
             for slot in &mut asked {
@@ -128,15 +166,13 @@ impl Share {
                     continue;
                 }
                 self.restore(index)?;
-                *slot = Some(Asked {
-                    index,
-                    ticket: self.ask(index, want, &mut out)?,
-                });
+                *slot = Some(self.ask(index, want, &mut out)?);
                 next = index.checked_add(1);
             }
             drop(out);
-            for Asked { index, ticket } in asked.into_iter().flatten() {
-                self.wait(ticket)?;
+            for asked in asked.into_iter().flatten() {
+                let index = asked.index;
+                asked.wait()?;
                 self.taken(index);
             }
             from = next;
@@ -145,12 +181,7 @@ impl Share {
     }
 
     /// Puts a request of this node into the page's queue.
-    fn ask(
-        self: &Arc<Self>,
-        index: u64,
-        want: Want,
-        out: &mut Outbox,
-    ) -> Result<(u64, Arc<Waiter>)> {
+    fn ask(self: &Arc<Self>, index: u64, want: Want, out: &mut Outbox) -> Result<Asked<'_>> {
         let waiter = Waiter::new()?;
         let number = {
             let mut room = KVec::new();
@@ -187,28 +218,20 @@ impl Share {
             Context::Receive,
             out,
         );
-        Ok((number, waiter))
+        Ok(Asked {
+            share: self,
+            index,
+            number,
+            waiter,
+            came: false,
+        })
     }
 
-    fn wait(&self, (number, waiter): (u64, Arc<Waiter>)) -> Result {
-        // A round ends by its own limit, or when the lease of a silent holder has run out; a few may stand before ours in the queue.
-        let waited = waiter.event.wait(crate::net::longest_round_us());
-        if waited.is_err() {
-            let mut state = self.state.lock();
-            if let Some(at) = state.tickets.iter().position(|t| t.number == number) {
-                let _ = state.tickets.remove(at);
-            }
-        }
-        waited?;
-        match waiter.status.load(Relaxed) {
-            0 => Ok(()),
-            status if status == u32::from(directory::status::AGAIN) => {
-                // The page's queue is full of others; they are served in milliseconds.
-                kernel::time::delay::fsleep(kernel::time::Delta::from_millis(1));
-                Ok(())
-            }
-            status => Err(Error::from_errno(-(status as i32))),
-        }
+    /// Whether the last version of every page is here.
+    pub(super) fn is_home(&self) -> bool {
+        let task = super::task();
+        let away = self.state.lock().next_away(0, u64::MAX, Want::Read, task);
+        away.is_none()
     }
 
     /// Holds off remotes from the pages `first..=last`, and takes from them what they have there.
@@ -232,7 +255,7 @@ impl Share {
         }
         // What was asked before the freeze may still be granted during the first pass, not after it.
         let taken =
-            (0..QUEUED_PASSES).try_for_each(|_| self.acquire_range(first, last, Want::Write));
+            (0..FREEZE_PASSES).try_for_each(|_| self.acquire_range(first, last, Want::Write));
         if taken.is_err() {
             self.thaw(first, last);
         }

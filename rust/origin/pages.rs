@@ -298,9 +298,14 @@ impl Share {
                     at.and_then(|at| state.tickets.remove(at).ok())
                         .map(|t| t.waiter)
                 };
-                if let Some(waiter) = waiter {
-                    waiter.status.store(u32::from(status), Relaxed);
-                    waiter.event.happen();
+                match waiter {
+                    Some(waiter) => {
+                        waiter.status.store(u32::from(status), Relaxed);
+                        waiter.event.happen();
+                    }
+                    // Whoever asked has given up: the page is not kept for him.
+                    None if status == 0 => self.step(index, Event::Taken, None, todo),
+                    None => {}
                 }
             }
             Action::Refuse {

@@ -114,7 +114,6 @@ fn get(peer: &Arc<Peer>, header: &Header, missing: &[u8]) {
             match access {
                 None | Some((0, 0)) => Some(bindings::EBADF),
                 Some((_, 0)) if want == Want::Write => Some(bindings::EBADF),
-                Some(_) if header.kind.changes() && drain::is_drained() => Some(bindings::EROFS),
                 Some(_) => {
                     for at in 0..header.count as usize {
                         let asked = missing.is_empty()
@@ -230,8 +229,9 @@ fn control(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8>) {
             let answer = answer(&peer, &header, &payload, &mut bulk);
             if let Some(slot) = slot {
                 if let Some(replies) = REPLIES.lock()[usize::from(peer.slot)].as_mut() {
-                    replies.kept[slot] = Some(answer);
-                    replies.cache.done(slot);
+                    if replies.cache.done(slot, header.request) {
+                        replies.kept[slot] = Some(answer);
+                    }
                 }
             }
             let payload = if bulk.is_empty() {
@@ -244,7 +244,7 @@ fn control(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8>) {
     };
     if let (Err(_), Some(slot)) = (work, slot) {
         if let Some(replies) = REPLIES.lock()[usize::from(peer.slot)].as_mut() {
-            replies.cache.cancel(slot);
+            replies.cache.cancel(slot, header.request);
         }
     }
 }
@@ -419,7 +419,10 @@ fn with_file(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Ans
             Ok(())
         }
         Kind::Commit => {
-            share.sync_for(peer.slot, header.has(flags::DATASYNC))?;
+            let mut known = header.count;
+            let lost = share.sync_since(&mut known, header.has(flags::DATASYNC))?;
+            answer.header.count = known;
+            answer.header.index = u64::from(lost);
             (answer.header.seq, answer.header.size) = share.stamp();
             Ok(())
         }
@@ -611,6 +614,7 @@ fn open(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Answer) 
             continue;
         }
         crate::pin::pin();
+        answer.header.count = share.errors();
         return answer.describe(&share);
     }
 }
@@ -660,14 +664,10 @@ fn count_open(share: &Share, node: Node, write: bool) -> Result<bool> {
                 node,
                 readers: 0,
                 writers: 0,
-                errors: 0,
             })
             .map_err(|_| EAGAIN)?;
     }
     if let Some(opens) = state.opens_of(node) {
-        if opens.readers + opens.writers == 0 {
-            opens.errors = share.errors();
-        }
         let counter = if write {
             &mut opens.writers
         } else {

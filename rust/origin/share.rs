@@ -145,8 +145,6 @@ pub(super) struct Opens {
     pub(super) node: Node,
     pub(super) readers: u32,
     pub(super) writers: u32,
-    /// The errors of writing the file to disk that the node has been told of: `errseq_t`.
-    pub(super) errors: u32,
 }
 
 /// The part of a [`Share`] that changes.
@@ -456,31 +454,34 @@ impl Share {
         })
     }
 
-    /// [`Share::sync`] for a remote, which is told once of each error that there was in writing the file to disk since it opened it,
-    /// whoever's sync or writeback met it.
+    /// Writes the file to disk as [`Share::sync`], and tells of errors that there were in that since `known`, whoever met them: gives the
+    /// errno, or 0, and brings `known` up to date. Sleeps.
     ///
     /// # Errors
     ///
-    /// That error, or what the file system returned.
-    pub(super) fn sync_for(&self, node: Node, datasync: bool) -> Result {
+    /// What the file system returned and is no such error.
+    pub(super) fn sync_since(&self, known: &mut u32, datasync: bool) -> Result<u16> {
         let synced = self.sync(datasync);
-        let mut state = self.state.lock();
-        let unseen = state.opens_of(node).map_or(0, |opens| {
-            // SAFETY: The open file keeps the mapping; the counter is ours, and behind the lock.
-            unsafe {
-                bindings::errseq_check_and_advance(
-                    &raw mut (*self.mapping).wb_err,
-                    &raw mut opens.errors,
-                )
-            }
-        });
-        synced.and(kernel::error::to_result(unseen))
+        // SAFETY: The open file keeps the mapping.
+        let errors = unsafe { &raw mut (*self.mapping).wb_err };
+        // SAFETY: As above, and the caller's count is valid.
+        let unseen = unsafe { bindings::errseq_check_and_advance(errors, known) };
+        if unseen == 0 {
+            synced?;
+        }
+        Ok(unseen.unsigned_abs() as u16)
     }
 
-    /// Where a new opener begins with the errors of writing the file to disk.
+    /// The errors of writing the file to disk that who opens it now is taken to know, as `errseq_t` counts them.
     pub(super) fn errors(&self) -> u32 {
         // SAFETY: The open file keeps the mapping.
         unsafe { bindings::errseq_sample(&raw mut (*self.mapping).wb_err) }
+    }
+
+    /// Bytes that somebody wrote will not get to the disk: whoever has the file open is told with the next fsync.
+    pub(super) fn set_error(&self, errno: i32) {
+        // SAFETY: The open file keeps the mapping.
+        unsafe { bindings::vremote_mapping_error(self.mapping, errno) };
     }
 
     /// Size of the file in bytes.

@@ -46,7 +46,7 @@ use super::nodes::{Node, NodeSet};
 
 /// Errno values that this file puts into `status`; 0 is success.
 pub mod status {
-    /// `EIO`: the bytes of this `Put` could not be installed before; it is not known any more why.
+    /// `EIO`: the page's last version could not be installed. Only whose bytes these are is told why, once.
     pub const IO: u16 = 5;
     /// `EAGAIN`: the queue of the page is full. Not an error for a user: wait a little, ask again.
     pub const AGAIN: u16 = 11;
@@ -793,7 +793,7 @@ impl<F: FnMut(Action)> Step<'_, F> {
                     request,
                     status,
                 });
-                self.fail(status);
+                self.fail(status::IO);
                 return;
             }
         }

@@ -253,17 +253,23 @@ impl ReplyCache {
         Begin::New(slot)
     }
 
-    /// The request of this slot has run and its reply is in the caller's memory.
-    pub fn done(&mut self, slot: usize) {
-        if let Some(Some(reply)) = self.slots.get_mut(slot) {
-            reply.done = true;
+    /// The request of this slot has run. Says whether its reply is to be kept there: not if it was of a session that is over, and the slot
+    /// is another one's by now.
+    #[must_use]
+    pub fn done(&mut self, slot: usize, request: u64) -> bool {
+        match self.slots.get_mut(slot) {
+            Some(Some(reply)) if reply.request == request => {
+                reply.done = true;
+                true
+            }
+            _ => false,
         }
     }
 
     /// The request of this slot was not run after all (no memory): the next copy of it is new.
-    pub fn cancel(&mut self, slot: usize) {
+    pub fn cancel(&mut self, slot: usize, request: u64) {
         if let Some(entry) = self.slots.get_mut(slot) {
-            *entry = None;
+            *entry = entry.filter(|reply| reply.request != request);
         }
     }
 }

@@ -68,7 +68,8 @@ pub enum Kind {
 
     /// `payload`: [`Credentials`] and a path. Reply payload: [`Attributes`].
     Lookup = 16,
-    /// `index`: open flags, or [`OPEN_TO_RUN`]; `size`: creation mode, `payload`: [`Credentials`] and a path. Reply: `file`, [`Attributes`].
+    /// `index`: open flags, or [`OPEN_TO_RUN`]; `size`: creation mode, `payload`: [`Credentials`] and a path. Reply: `file`, [`Attributes`],
+    /// `count`: as in `Commit`.
     Open = 17,
     /// The last descriptor of this node closed `file`. Its cached pages stay valid. Flag `WRITE`: it had been opened for
     /// writing.
@@ -80,8 +81,9 @@ pub enum Kind {
     /// Writes `payload` at byte `index` of `file`, or at its end with flag `APPEND`, through the origin's own write path.
     /// Reply: `index` where it was written, `count` bytes, `size` after it.
     Write = 21,
-    /// fsync of `file` at the origin, after this node's `Put`s. With `file` 0 of the directory with inode number `index` (0: any);
-    /// `payload`: [`Credentials`] and a path.
+    /// fsync of `file` at the origin, after this node's `Put`s. `count`: the errors of writing it to disk that this node has been told of, as
+    /// the origin counts them. Reply: their new `count`; `index`: the errno of a new one, 0 for none. With `file` 0 of the directory
+    /// with inode number `index` (0: any); `payload`: [`Credentials`] and a path.
     Commit = 22,
 
     /// What a directory has, from position `size` on (0: the start). `payload`: [`Credentials`] and a path. Reply: [`Entry`]s as
@@ -261,12 +263,11 @@ impl Kind {
         )
     }
 
-    /// Whether the request is to change a file or a name. (An `Open` does if its flags say so.)
+    /// Whether the request changes a file or a name when it is done. (An `Open` does if its flags say so.)
     pub fn changes(self) -> bool {
         matches!(
             self,
-            Kind::GetModified
-                | Kind::Write
+            Kind::Write
                 | Kind::SetSize
                 | Kind::Allocate
                 | Kind::Make

@@ -230,6 +230,9 @@ pub(super) unsafe fn adopt(
     let handle = adopted.inspect_err(|_| close_at(&kept.peer, session, id, writes))?;
     {
         let mut state = kept.state.lock();
+        if state.readers + state.writers == 0 {
+            state.errors = header.count;
+        }
         *(if writes {
             &mut state.writers
         } else {

@@ -398,6 +398,11 @@ impl Inode {
             else {
                 return true;
             };
+            // Nobody may want it yet, so nobody is to fail for it.
+            let ahead = {
+                let request = &state.gets[position];
+                request.want == Want::Write && page != request.first
+            };
             let Some(place) = state.gets[position].slot_mut(page) else {
                 return false;
             };
@@ -417,7 +422,9 @@ impl Inode {
                     return false;
                 }
                 refused = place.take();
-                if error == ENODATA {
+                if ahead {
+                    // Whoever comes to it asks again.
+                } else if error == ENODATA {
                     state.refusals = state.refusals.wrapping_add(1);
                 } else {
                     state.fail(error);

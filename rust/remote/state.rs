@@ -70,6 +70,8 @@ pub(super) struct State {
     /// Descriptors of this node, by access.
     pub(super) readers: u32,
     pub(super) writers: u32,
+    /// The errors of the origin's disk that this node has been told of, as the origin counts them.
+    pub(super) errors: u32,
     /// The origin's decision that [`State::size`] comes from.
     size_seq: u64,
     size: u64,
@@ -263,6 +265,7 @@ impl Inode {
                     file: 0,
                     readers: 0,
                     writers: 0,
+                    errors: 0,
                     size_seq: 0,
                     size: 0,
                     gets: KVec::new(),
@@ -642,6 +645,15 @@ impl Inode {
     pub(super) fn set_error(&self, error: Error) {
         // SAFETY: The caller keeps the inode.
         unsafe { bindings::vremote_mapping_error(self.mapping(), error.to_errno()) };
+    }
+
+    /// The origin tells of an error of its disk. Two syncs at once are told of the same one.
+    pub(super) fn told_of_error(&self, errors: u32, error: Error) {
+        let mut state = self.state.lock();
+        if state.errors != errors {
+            state.errors = errors;
+            self.set_error(error);
+        }
     }
 
     /// Bytes written here will never reach the origin: [`Self::set_error`], and the log says so now.

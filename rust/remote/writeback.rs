@@ -327,19 +327,24 @@ impl Inode {
         let mark = exchange::next_request();
         self.wait_for_puts(|state| state.puts.iter().all(|put| put.request > mark))?;
         kernel::error::to_result(written)?;
-        let file = self.state.lock().usable()?;
+        let (file, errors) = {
+            let state = self.state.lock();
+            (state.usable()?, state.errors)
+        };
         let header = Header {
             file,
+            count: errors,
             flags: if datasync { flags::DATASYNC } else { 0 },
             ..Header::new(Kind::Commit)
         };
-        let answer = call(&self.peer, header, &[]).inspect_err(|error| {
-            if [EIO, ENOSPC, EDQUOT].contains(error) {
-                // The origin tells each node once; here every descriptor is.
-                self.set_error(*error);
-            }
-        })?;
-        self.learn_size(answer.header.seq, answer.header.size);
+        let answer = call(&self.peer, header, &[])?.header;
+        self.learn_size(answer.seq, answer.size);
+        if answer.index != 0 {
+            // The origin tells the node; here every descriptor is.
+            let error = Error::from_errno(-(answer.index as c_int));
+            self.told_of_error(answer.count, error);
+            return Err(error);
+        }
         Ok(())
     }
 }

@@ -50,11 +50,13 @@ check "a new file has no room for its first byte" r "error_of(write_all, os.open
 
 # ---- a hole has room only when it is written home: fsync says so, every descriptor once
 must r "hole = os.open('$v/new', RW); again = os.open('$v/new', RW); os.ftruncate(hole, 1 << 20)"
+must o "new = os.open('$m/new', RW)"
 check "a write into a hole is taken" r "os.pwrite(hole, b'no room', 8192)" 7
 check "… and fsync says that there was no room" r "error_of(os.fsync, hole)" ENOSPC
 check "… once" r "error_of(os.fsync, hole)" none
 check "… to the other descriptor too" r "error_of(os.fsync, again)" ENOSPC
 check "… once" r "error_of(os.fsync, again)" none
+check "… and to the origin's own descriptor" o "error_of(os.fsync, new)" ENOSPC
 check "the hole is as it was" r "os.pread(hole, 7, 8192)" "b'\\x00\\x00\\x00\\x00\\x00\\x00\\x00'"
 expect "the remote's log says what is lost" on 2 sh -c 'dmesg | grep vremote: | tail -n 5 | grep -qE "are lost: (ENOSPC|Error\(28\))"'
 must r "mm = mmap.mmap(hole, 1 << 20); mm[0:2] = b'no'"
@@ -90,7 +92,7 @@ must o "well()"
 check "… and it is read when the disk is well" r "os.pread(cold, 10, 40 * PAGE) == data(64 * PAGE, 2)[40 * PAGE:40 * PAGE + 10]"
 
 leave r s
-must o "os.close(plain); run('vremote export del $m')"
+must o "os.close(plain); os.close(new); run('vremote export del $m')"
 check "all of it is let go: the file system can be unmounted" o "wait(lambda: os.system('umount $m 2>/dev/null') == 0, 20)"
 must o "run('dmsetup remove vremote-test; losetup -d \$(cat $DIR/device)')"
 finish

@@ -79,6 +79,14 @@ fault 2 partition
 fault 2 heal
 expect_eq "a short silence fails nothing" "$(answer r)" True
 
+# ---- a program of the origin that is killed while it waits leaves nothing behind
+must o "waiter = prepare('os.fsync(fd)', '$f')"
+must r "[os.pwrite(fd, b'x', page * PAGE + 1) for page in range(100, 140)]"
+fault 2 partition
+check "SIGKILL ends an fsync of the origin that waits for pages" o "interrupted(waiter, signal.SIGKILL, 'Recall')"
+fault 2 heal
+check "… and nothing is kept for it" o "wait(lambda: shared('$f')['transactions'] == 0, 15) or shared('$f')"
+
 # ---- a peer that takes long is not silent: it says that it works
 must r "os.pwrite(fd, b'slow', 5 << 20)"
 on 1 fsfreeze -f /srv

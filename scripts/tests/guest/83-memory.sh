@@ -60,6 +60,7 @@ note "$(ask r 'available()') MiB are left at the remote"
 check "a remote with $LEFT MiB left writes $MIB MiB" r "ends(write, '$v/written')" "done"
 check "… by stores" r "ends(store, '$v/mapped')" "done"
 check "… and reads them" r "ends(verify, '$v/mapped')" "done"
+check "the memory was taken all the time" r "fat.poll() is None"
 must r "fat.kill(); fat.wait()"
 check "all of it is at the origin" o "verify('$DIR/written') or verify('$DIR/mapped')" ok
 
@@ -67,6 +68,7 @@ must o "fat = hog()"
 note "$(ask o 'available()') MiB are left at the origin"
 check "an origin with $LEFT MiB left takes $MIB MiB" r "ends(write, '$v/origin')" "done"
 check "… and gives them" r "drop_caches() or ends(verify, '$v/origin')" "done"
+check "the memory was taken all the time" o "fat.poll() is None"
 must o "fat.kill(); fat.wait()"
 check "all of it is at the origin" o "verify('$DIR/origin')" ok
 check "all of it is let go" o "no_exports() or wait(lambda: idle() is True, 60) or idle()"

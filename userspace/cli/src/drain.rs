@@ -3,8 +3,11 @@
 //! `vremote drain`: hands the files of this node over to its disks, before it is taken down on purpose.
 
 use std::{
-    fs::File,
+    ffi::OsString,
+    fs::{self, File},
     io,
+    os::unix::ffi::OsStringExt,
+    path::PathBuf,
     sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::Duration,
@@ -27,6 +30,42 @@ fn away(document: &Value) -> u64 {
     shares
         .filter_map(|share| share["pages_owned"].as_u64())
         .sum()
+}
+
+/// How often a silent node was given up.
+fn fences(document: &Value) -> u64 {
+    let peers = document["peers"].as_array().into_iter().flatten();
+    peers.filter_map(|peer| peer["fences"].as_u64()).sum()
+}
+
+/// Where file systems of the kind that can be shared are mounted, from the text of mountinfo. All of them: what was shared a moment ago
+/// may be shared no more.
+fn origins(mountinfo: &str) -> Vec<PathBuf> {
+    let mount = |line: &str| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let place = mount.split(' ').nth(4)?;
+        (kind.split(' ').next()? == "ext4").then(|| unescaped(place))
+    };
+    mountinfo.lines().filter_map(mount).collect()
+}
+
+/// A path with blanks and the like as three octal digits.
+fn unescaped(text: &str) -> PathBuf {
+    let mut parts = text.split('\\');
+    let mut bytes = parts.next().unwrap_or("").as_bytes().to_vec();
+    for part in parts {
+        let byte = part
+            .get(..3)
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match byte {
+            Some(byte) => {
+                bytes.push(byte);
+                bytes.extend_from_slice(&part.as_bytes()[3..]);
+            }
+            None => bytes.extend_from_slice(part.as_bytes()),
+        }
+    }
+    OsString::from_vec(bytes).into()
 }
 
 fn bar(total: u64) -> ProgressBar {
@@ -62,15 +101,21 @@ pub(crate) fn begin(control: &Control) -> Result<String, Problem> {
     });
     bar.finish_and_clear();
     done?;
-    for export in control.exports()? {
-        let synced = File::open(&export.path)
+    for place in origins(&fs::read_to_string("/proc/self/mountinfo")?) {
+        let synced = File::open(&place)
             .and_then(|directory| nix::unistd::syncfs(&directory).map_err(io::Error::from));
         synced.map_err(|error| {
             Problem::refused(
-                format!("{}: not written to disk: {error}", export.path.display()),
+                format!("{}: not written to disk: {error}", place.display()),
                 "see to the disk; then vremote drain again",
             )
         })?;
+    }
+    if fences(&control.status()?) != fences(&document) {
+        return Err(Problem::refused(
+            "another node did not answer, and was given up: what it had written and not synced is lost; all else is on disk",
+            "vremote status and dmesg say which one",
+        ));
     }
     Ok(format!(
         "{} files, {total} pages ({} KiB) brought home. What other nodes have written is on disk.\nThey may read here, and change nothing \
@@ -84,6 +129,19 @@ pub(crate) fn begin(control: &Control) -> Result<String, Problem> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn finds_what_can_be_shared() {
+        let mountinfo = "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
+            23 22 0:20 / /sys rw - sysfs sysfs rw\n\
+            24 22 7:0 / /srv/a\\040b rw - ext4 /dev/loop0 rw,errors=continue\n\
+            25 22 0:40 / /vremote rw - vremote vremote rw\n";
+        assert_eq!(
+            origins(mountinfo),
+            [PathBuf::from("/"), PathBuf::from("/srv/a b")]
+        );
+        assert!(origins("nonsense - \n - ext4\n").is_empty());
+    }
 
     #[test]
     fn counts_what_is_away() {

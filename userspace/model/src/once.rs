@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests that must not run twice (appends, renames, opens), on a bad network, by a node that may start anew: to be explored by
-//! random schedules.
+//! Requests that must not run twice (appends, renames, opens), on a bad network, in sessions that may end: to be explored by random
+//! schedules.
 //!
 //! Who asks runs [`OnceWindow`], who is asked [`ReplyCache`], which the kernel module compiles as well; what `net/exchange.rs` and
 //! `origin/serve.rs` do around them is in [`World::apply`].
@@ -30,6 +30,8 @@ pub enum Mutation {
     AnsweredBefore,
     /// The reply that is repeated is that of another request.
     ReplyOfAnother,
+    /// A request of a session that is over ends, and so does the one that has its slot by now.
+    EndsAnother,
     /// A request that could not be run counts as running.
     NotCancelled,
     /// All that is known of requests is forgotten within a session.
@@ -38,7 +40,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 9] = [
+    pub const ALL: [Mutation; 10] = [
         Mutation::RunsAgain,
         Mutation::RunsOld,
         Mutation::WindowIgnored,
@@ -46,6 +48,7 @@ impl Mutation {
         Mutation::RunsInNextSession,
         Mutation::AnsweredBefore,
         Mutation::ReplyOfAnother,
+        Mutation::EndsAnother,
         Mutation::NotCancelled,
         Mutation::ForgottenWithinSession,
     ];
@@ -93,8 +96,8 @@ pub enum Action {
     Cancel(usize),
     /// Nobody waits for an operation any more.
     GiveUp(usize),
-    /// The node that is asked starts anew: it has forgotten everything, what it did stays done.
-    Restart,
+    /// The session ends: the node that is asked forgets all replies. What runs goes on.
+    NextSession,
 }
 
 /// All of it.
@@ -108,7 +111,9 @@ pub struct World {
     waiting: Vec<Waiting>,
     network: Vec<Message>,
     cache: Box<ReplyCache>,
+    /// What is kept for each slot of the cache: the reply, and of which request it is or will be.
     replies: Vec<u64>,
+    ids: Vec<u64>,
     running: Vec<Running>,
     /// Ghost: how often each operation was done, in which session last.
     done: HashMap<u64, (u32, u64)>,
@@ -129,6 +134,7 @@ impl World {
             network: Vec::new(),
             cache: Box::new(ReplyCache::new()),
             replies: vec![0; MAX_REPLIES],
+            ids: vec![0; MAX_REPLIES],
             running: Vec::new(),
             done: HashMap::new(),
             error: None,
@@ -192,15 +198,14 @@ impl World {
                 }
             }
             Action::Cancel(at) => {
-                let Running { slot, .. } = self.running.swap_remove(at);
+                let Running { message, slot } = self.running.swap_remove(at);
                 if !self.has(Mutation::NotCancelled) {
-                    self.cache.cancel(slot);
+                    self.cache.cancel(slot, message.id);
                 }
             }
             Action::GiveUp(at) => self.over(at),
-            Action::Restart => {
+            Action::NextSession => {
                 self.session += 1;
-                self.running.clear();
                 *self.cache = ReplyCache::new();
                 // Who waits is told that the session is over.
                 while !self.waiting.is_empty() {
@@ -238,8 +243,14 @@ impl World {
     }
 
     fn answered(&mut self, slot: usize, message: Message, outcome: u64) {
-        self.replies[slot] = outcome;
-        self.cache.done(slot);
+        let ended = if self.has(Mutation::EndsAnother) {
+            self.ids[slot]
+        } else {
+            message.id
+        };
+        if self.cache.done(slot, ended) {
+            self.replies[slot] = outcome;
+        }
         self.network.push(Message {
             outcome: Some(outcome),
             ..message
@@ -263,6 +274,7 @@ impl World {
         }
         match self.cache.begin(message.id) {
             Begin::New(slot) => {
+                self.ids[slot] = message.id;
                 if self.has(Mutation::AnsweredBefore) {
                     self.answered(slot, message, message.operation);
                 }

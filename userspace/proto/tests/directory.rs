@@ -355,7 +355,7 @@ fn a_put_that_cannot_be_installed_leaves_the_bytes_with_the_owner() {
             Action::Refuse {
                 node: B,
                 request: 1,
-                status: ENOSPC
+                status: status::IO
             }
         ]
     );

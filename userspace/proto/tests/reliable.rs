@@ -166,7 +166,7 @@ proptest! {
                 Begin::New(slot) => {
                     prop_assert!(ran.insert(request));
                     replies[slot] = request;
-                    cache.done(slot);
+                    prop_assert!(cache.done(slot, request));
                 }
                 Begin::Done(slot) => prop_assert_eq!(replies[slot], request),
                 Begin::Running => prop_assert!(false, "all are done"),
@@ -181,13 +181,13 @@ fn a_reply_is_repeated_until_it_is_old() {
     let mut cache = ReplyCache::new();
     assert_eq!(cache.begin(10), Begin::New(0));
     assert_eq!(cache.begin(10), Begin::Running);
-    cache.done(0);
+    assert!(cache.done(0, 10));
     assert_eq!(cache.begin(10), Begin::Done(0));
     for request in 11..10 + MAX_REPLIES as u64 {
         let Begin::New(slot) = cache.begin(request) else {
             panic!("{request} is new")
         };
-        cache.done(slot);
+        assert!(cache.done(slot, request));
     }
     assert_eq!(cache.begin(10), Begin::Done(0));
     // The oldest one gives way; from now on it must not run again.
@@ -204,7 +204,8 @@ fn what_runs_does_not_give_way() {
         assert!(matches!(cache.begin(request), Begin::New(_)));
     }
     assert_eq!(cache.begin(1_000), Begin::Running);
-    cache.done(7);
+    assert!(!cache.done(7, 1_000), "it is another one's");
+    assert!(cache.done(7, 8));
     assert_eq!(cache.begin(1_000), Begin::New(7));
     assert_eq!(cache.begin(8), Begin::TooOld);
 }
@@ -215,7 +216,9 @@ fn what_could_not_run_is_new_again() {
     let Begin::New(slot) = cache.begin(5) else {
         panic!("new")
     };
-    cache.cancel(slot);
+    cache.cancel(slot, 4);
+    assert_eq!(cache.begin(5), Begin::Running);
+    cache.cancel(slot, 5);
     assert_eq!(cache.begin(5), Begin::New(slot));
 }
 
@@ -244,7 +247,7 @@ proptest! {
                     Begin::New(slot) => slot,
                     other => return Err(TestCaseError::fail(format!("{id} is {other:?}"))),
                 };
-                cache.done(slot);
+                prop_assert!(cache.done(slot, id));
                 prop_assert_eq!(cache.begin(id), Begin::Done(slot));
                 waiting.remove(at);
                 window.end(number);
