@@ -11,69 +11,10 @@
 TIMES=6 LIMIT=300 PHASES='60 95'
 [ "$VREMOTE_DEBUG" = 0 ] || LIMIT=1200
 [ -z "${LONG:-}" ] || TIMES=200 LIMIT=14400 PHASES='30 50 65 80 90 100'
-# Each program gets a lower id than the one before: what the node starts by itself gets higher ones.
-PID=20000
-MOVER=$VT/mover.py
+NODES='1 2'
 
 begin /srv/migrate
-for k in 1 2; do
-	provide $k
-	push "$PROGRAMS/mover.py" "$k:$VT/" || exit 1
-done
-
-# ---- daemons
-
-daemons() { # starts vremoted where it does not run
-	local k
-	for k in 1 2; do
-		sh_on $k 'pgrep -x vremoted >/dev/null || { setsid vremoted </dev/null >>/var/log/vremoted.log 2>&1 & }'
-		expect "vremoted runs on node $k" eventually 30 on $k test -S /run/vremote/vremoted.sock
-	done
-}
-up() { on "$1" vremote status --json | python3 -c 'import json, sys; sys.exit(any(p["state"] != "up" for p in json.load(sys.stdin)["peers"]))'; }
-for k in 1 2; do expect "the peers know each other (node $k)" eventually 30 up $k; done
-daemons
-
-# ---- helpers
-
-start() { # [EXTRA …]: a program with the id PID on node 1
-	local got
-	PID=$((PID - 10))
-	# Somebody else may start a process in that moment: then it has the next id.
-	got=$(on 1 python3 $MOVER run "$DIR" $PID "$@")
-	expect_match "a program starts (${*:-plain})" "$got" '^[0-9]+$'
-	PID=$got
-	eventually 60 sh_on 1 'test -s "$1"/log' "$DIR" || fail "it works"
-}
-move() { # FROM TO [OPTION …]
-	local from=$1 to=$2
-	shift 2
-	on "$from" timeout $LIMIT vremote-migrate $PID "$(addr "$to")" "$@"
-}
-alive() { on "$1" test -d /proc/$PID; }
-where() { # the nodes on which it is there, and runs
-	local k
-	for k in 1 2; do sh_on $k '[ -d /proc/$1 ] && ! grep -q "^State:.[ZXTt]" /proc/$1/status && printf "%s " '$k $PID; done
-}
-steps() { sh_on 1 'wc -l <"$1"/log' "$DIR"; }
-goes_on() { # it makes steps
-	local before
-	before=$(steps)
-	eventually 60 eval "[ \$(steps) -gt $((before + 5)) ]"
-}
-ends() { # [NODE …]: ends it and checks the log
-	on 1 python3 $MOVER stop "$DIR" >"$TMP/end" || fail "it can be ended"
-	on 1 python3 $MOVER check "$DIR" "$@"
-}
-clean() { # nothing of moves is left on a node
-	sh_on "$1" '
-		for i in $(seq 200); do
-			left=$(pgrep -x criu; ls /var/lib/vremote/jobs; ls -d /sys/fs/cgroup/vremote/*/ /run/vremote/leaving/* 2>/dev/null; vremote jobs | tail -n +2)
-			[ -n "$left" ] || exit 0
-			sleep 0.1
-		done
-		printf "%s\n" "$left"'
-}
+. "$TOP/scripts/tests/programs/moves.sh"
 
 # ---- refusals, before anything is frozen
 
