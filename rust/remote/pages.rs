@@ -29,7 +29,7 @@ use crate::net::{
     peer::Peer,
 };
 use crate::proto::{
-    copy::{Copy, GrantVerdict, Pending, Want},
+    copy::{GrantVerdict, Pending, Want},
     limits::MAX_BATCH_PAGES,
     reliable::PageAssembly,
     wire::{flags, Header, Kind},
@@ -249,11 +249,10 @@ impl Inode {
             let mut given_up = 0;
             for (page, folio) in (first..).zip(folios.iter_mut()) {
                 let mut copy = self.copy(page);
-                // A page whose ownership the origin may still have on record is asked for alone, with that ownership's seq.
-                if copy.held().is_none()
-                    || state.in_flight(page)
-                    || (page != first && copy.seq != 0)
-                {
+                // A page whose ownership the origin may still have on record is asked for alone, with that ownership's seq. One that was
+                // shared, and that the kernel has dropped since, is like any other.
+                let held = copy.held();
+                if held.is_none() || state.in_flight(page) || (page != first && held != Some(0)) {
                     break;
                 }
                 given_up = copy.lost();
@@ -599,7 +598,7 @@ impl Inode {
         let mut folios = KVec::with_capacity(limit + 1, GFP_KERNEL)?;
         folios.push(Some(folio), GFP_KERNEL)?;
         for page in first + 1..=first + limit as u64 {
-            if self.copy(page) != Copy::INVALID {
+            if self.copy(page).held() != Some(0) {
                 break;
             }
             // SAFETY: The caller keeps the inode.

@@ -17,10 +17,11 @@ must r "fd = remote('$f'); large = remote('$DIR/large'); page = remote('$DIR/pag
 # On a machine that has other things to do, answers come later than a request waits for them, and come twice: that is not what is
 # counted here, so such a read is made anew.
 must r "all_of_it = Change()"
-for _ in {1..8}; do
+for time in {1..8}; do
 	must r "drop_caches(); c = Change()"
 	must r "cold = [len(os.pread(fd, 65536, at)) for at in range(0, 8 << 20, 65536)]"
-	[ "$(ask r "c.of('retransmits')")" != 0 ] || break
+	# Not the first one: pages that were here before cost the same.
+	[ $time = 1 ] || [ "$(ask r "c.of('retransmits')")" != 0 ] || break
 done
 check "8 MiB cold" r "cold == [65536] * 128"
 check "no request had to be repeated" r "c.of('retransmits')" 0

@@ -15,12 +15,36 @@
 //! What must hold in every state is in [`checks`]. Time, which that world does not have, is in [`lease`]: when what a silent node holds may be
 //! taken from it. Requests that must not run twice are in [`once`].
 
+use std::fmt::Debug;
+
 pub mod checks;
 pub mod lease;
 pub mod mutation;
 pub mod once;
 pub mod simulate;
 pub mod world;
+
+/// Plants one bug after another. `find`: the schedule that shows it, and what the checks said; `None`: none does, which is a failure.
+///
+/// # Panics
+///
+/// A bug was not found.
+pub fn expect_all_found<M: Copy + Debug>(
+    mutations: &[M],
+    find: impl Fn(M) -> Option<(u64, &'static str)>,
+) {
+    let mut missed = Vec::new();
+    for &mutation in mutations {
+        match find(mutation) {
+            Some((schedule, error)) => {
+                let name = format!("{mutation:?}");
+                report(&format!("    {name:24} {schedule:>8}  {error}"));
+            }
+            None => missed.push(mutation),
+        }
+    }
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
 
 /// Prints a line of results. Unlike `println!` it is not held back when a test passes.
 pub fn report(line: &str) {

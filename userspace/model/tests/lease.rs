@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use stateright::{Checker, Model, Property};
 use vremote_model::lease::{Action, Budget, Mutation, World, LENGTH};
-use vremote_model::report;
 use vremote_model::simulate::Random;
+use vremote_model::{expect_all_found, report};
 
 struct Explore(Budget);
 
@@ -181,18 +181,7 @@ fn random_schedules() {
 
 #[test]
 fn every_planted_bug_is_found() {
-    let mut missed = Vec::new();
-    for mutation in Mutation::ALL {
-        let found = (0..100_000).find_map(|seed| Some((seed, run(Some(mutation), seed).err()?)));
-        match found {
-            Some((seed, error)) => {
-                report(&format!(
-                    "    {:24} {seed:>8}  {error}",
-                    format!("{mutation:?}")
-                ));
-            }
-            None => missed.push(mutation),
-        }
-    }
-    assert!(missed.is_empty(), "not found: {missed:?}");
+    expect_all_found(&Mutation::ALL, |mutation| {
+        (0..100_000).find_map(|seed| Some((seed, run(Some(mutation), seed).err()?)))
+    });
 }

@@ -3,8 +3,8 @@
 //! Requests that must not run twice: random schedules by seed, and planted bugs.
 
 use vremote_model::once::{Action, Mutation, World};
-use vremote_model::report;
 use vremote_model::simulate::Random;
+use vremote_model::{expect_all_found, report};
 
 /// Schedules, and actions in each: so many that the other side forgets replies.
 const SCHEDULES: u64 = 2_000;
@@ -66,18 +66,7 @@ fn random_schedules() {
 
 #[test]
 fn every_planted_bug_is_found() {
-    let mut missed = Vec::new();
-    for mutation in Mutation::ALL {
-        let found = (0..SCHEDULES).find_map(|seed| Some((seed, run(Some(mutation), seed).err()?)));
-        match found {
-            Some((seed, error)) => {
-                report(&format!(
-                    "    {:24} {seed:>8}  {error}",
-                    format!("{mutation:?}")
-                ));
-            }
-            None => missed.push(mutation),
-        }
-    }
-    assert!(missed.is_empty(), "not found: {missed:?}");
+    expect_all_found(&Mutation::ALL, |mutation| {
+        (0..SCHEDULES).find_map(|seed| Some((seed, run(Some(mutation), seed).err()?)))
+    });
 }
