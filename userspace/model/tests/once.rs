@@ -34,7 +34,7 @@ fn run(mutation: Option<Mutation>, seed: u64) -> Result<usize, &'static str> {
             36..41 if waiting != 0 => Action::SendAgain(random.below(waiting)),
             41 if running != 0 => Action::Cancel(random.below(running)),
             42 if waiting != 0 && random.below(10) == 0 => Action::GiveUp(random.below(waiting)),
-            43 if random.below(100) == 0 => Action::NextSession,
+            43 if random.below(10) == 0 => Action::NextSession,
             _ => continue,
         };
         world.apply(action);
