@@ -58,7 +58,7 @@ for n in 1 2 3; do
 	DIR=$top/$n
 	on 1 mkdir -p "$DIR"
 	start
-	pids+=($PID)
+	pids+=("$PID")
 done
 all() { # WHAT FROM TO: moves all of them at the same time
 	local n pid movers=() rc=0
