@@ -27,6 +27,7 @@ use crate::{
     shim,
     stats::Reason,
 };
+
 /// Shortest time between two hellos that something received made us send.
 const HELLO_PAUSE_US: u64 = 100_000;
 
@@ -49,6 +50,7 @@ pub(super) fn prepare() {
         HANDSHAKERS.init();
     }
 }
+
 /// Makes sessions possible. Process context; `ENOMEM`.
 pub(in crate::net) fn start() -> Result {
     *RENEWALS.lock() = Some(Workqueue::new(c"vremote_session", false)?);

@@ -45,7 +45,6 @@ move() {
 	shift 2
 	on "$from" timeout $LIMIT vremote-migrate $PID "$(addr "$to")" "$@"
 }
-alive() { on "$1" test -d /proc/$PID; }
 where() {
 	local k
 	for k in $NODES; do sh_on $k '[ -d /proc/$1 ] && ! grep -q "^State:.[ZXTt]" /proc/$1/status && printf "%s " '$k $PID; done
