@@ -56,8 +56,8 @@ pub trait Exchange: Send + Sync {
     /// network. Called at most once, but for an exchange that [outlives](Exchange::outlives) its deadline.
     fn expired(&self, error: Error);
 
-    /// Whether its turn may come late although the peer is there: then it does not end before the peer has been silent for the time-out,
-    /// to anybody, or [`WORK_LIMIT_US`] have passed.
+    /// Whether its turn may come late although the peer is there: then it is not sent again while the peer answers older ones of the kind,
+    /// and does not end before the peer has been silent for the time-out, to anybody, or [`WORK_LIMIT_US`] have passed.
     fn patient(&self) -> bool {
         false
     }
@@ -227,6 +227,9 @@ fn waiting(peer: &Arc<Peer>, header: &Header) -> Option<Arc<dyn Exchange>> {
                 entry.timed = true;
                 entry.put_off = 0;
                 entry.retry.progress(now, timeout_us());
+                if entry.exchange.patient() {
+                    peer.note_turn(header.request, now);
+                }
                 (entry.exchange.clone(), rtt)
             })
     };
@@ -325,6 +328,11 @@ fn collect(from: u64, due: &mut [Option<Due>; GROUP], next: &mut u64) -> Option<
             return Some(*request);
         };
         looked += 1;
+        if entry.exchange.patient() {
+            if let Some(time) = entry.peer.turn_before(*request) {
+                entry.retry.in_turn(time);
+            }
+        }
         let before = entry.retry;
         let mut tick = entry.retry.on_tick(now);
         if tick == Tick::Resend && entry.put_off < PUT_OFF && entry.peer.backlog() {

@@ -91,6 +91,9 @@ pub struct Peer {
     answered: Atomic<u64>,
     /// When something of the peer's session arrived last (microseconds); 0: never.
     heard: Atomic<u64>,
+    /// Which request it answered last, of those that are [patient](exchange::Exchange::patient), and when (microseconds). Written without
+    /// a lock: a pair that does not fit costs a repetition, or puts one off by a time-out.
+    turn: (Atomic<u64>, Atomic<u64>),
     /// Whether the log says that the peer is up.
     shown_up: Atomic<bool>,
     gone: Atomic<bool>,
@@ -298,6 +301,7 @@ pub fn add(name: &[u8], address: u32, port: u16, psk: Option<Key>) -> Result<Arc
             lease_changes <- Changes::new(),
             answered: Atomic::new(0),
             heard: Atomic::new(0),
+            turn: (Atomic::new(0), Atomic::new(0)),
             shown_up: Atomic::new(false),
             gone: Atomic::new(false),
             fragment: Atomic::new(0),
@@ -455,6 +459,17 @@ impl Peer {
     /// How long nothing has been heard of it.
     pub(super) fn silent_us(&self, now: u64) -> u64 {
         now.saturating_sub(self.heard.load(Relaxed))
+    }
+
+    /// It answers this request, of those whose turn may come late.
+    pub(super) fn note_turn(&self, request: u64, now: u64) {
+        self.turn.0.store(request, Relaxed);
+        self.turn.1.store(now, Relaxed);
+    }
+
+    /// When it answered a request last, if that one is older than this.
+    pub(super) fn turn_before(&self, request: u64) -> Option<u64> {
+        (self.turn.0.load(Relaxed) < request).then(|| self.turn.1.load(Relaxed))
     }
 
     /// Takes a measured round trip.

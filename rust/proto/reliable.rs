@@ -149,6 +149,12 @@ impl Retry {
         }
     }
 
+    /// At `time` the peer answered a request that is older than this one. It serves them in turn, so this one is not lost for all that is
+    /// known: the present time-out begins at `time`, not before.
+    pub fn in_turn(&mut self, time: u64) {
+        self.next = self.next.max(time.saturating_add(self.rto));
+    }
+
     /// From now on there is no deadline.
     pub fn outlive(&mut self) {
         self.deadline = None;

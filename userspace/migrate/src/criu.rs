@@ -10,7 +10,7 @@ use std::{
     io::{self, ErrorKind},
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::net::UnixStream,
+        unix::{net::UnixStream, process::CommandExt},
     },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -20,9 +20,14 @@ use std::{
 
 use command_fds::{CommandFdExt, FdMapping};
 use prost::Message;
-use rustix::net::{socketpair, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::{
+    event::{poll, PollFd, PollFlags, Timespec},
+    io::retry_on_intr,
+    net::{socketpair, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType},
+    process::{kill_process_group, Pid, Signal},
+};
 
-use crate::{first, problem::Problem};
+use crate::{first, problem::Problem, relay::Count};
 
 /// The program.
 const PROGRAM: &str = "criu";
@@ -32,6 +37,15 @@ pub const MIN_VERSION: u32 = 40100;
 
 /// Longest answer that is read; CRIU's are a few hundred bytes.
 const MAX_ANSWER: usize = 64 << 10;
+
+/// A CRIU that copies a process and for so long neither answers nor moves memory has lost it: it waits for a stop of the process that has
+/// gone by. The process runs on by then.
+const STALL_LIMIT: Duration = Duration::from_secs(60);
+
+/// The environment that makes CRIU follow a process from system call to system call up to the point where it wants it, and not by a
+/// hardware breakpoint. Some virtual machines lose these, now and then; then CRIU would wait for ever. That CRIU counts it among the faults
+/// to test with is only a name: it is what CRIU does by itself where there are no breakpoints.
+const NO_BREAKPOINTS: (&str, &str) = ("CRIU_FAULT", "130");
 
 /// Descriptors of CRIU's, as it numbers them.
 pub(crate) const RPC_FD: i32 = 3;
@@ -100,6 +114,9 @@ mod kind {
     pub(super) const VERSION: i32 = 10;
     pub(super) const SINGLE_PRE_DUMP: i32 = 13;
 }
+
+/// The notification that all images of a dump are written.
+const DUMPED: &str = "post-dump";
 
 /// `criu_features`.
 #[derive(Clone, PartialEq, Message)]
@@ -195,6 +212,8 @@ pub struct Dump<'a> {
     pub tcp_established: bool,
     /// Memory is left where it is, and given out through `pages` once the dump is done.
     pub lazy: bool,
+    /// What has passed through `pages`.
+    pub moved: &'a Count,
 }
 
 /// Lines of CRIU's log that say why it failed.
@@ -221,22 +240,43 @@ struct Worker {
     child: Option<Child>,
 }
 
+/// A CRIU may say nothing for `limit`, and then again if memory has moved meanwhile.
+#[derive(Clone, Copy)]
+struct Patience<'a> {
+    moved: &'a Count,
+    limit: Duration,
+}
+
 /// CRIU that serves what is at its descriptor [`RPC_FD`].
 pub(crate) fn worker() -> Command {
     let mut command = Command::new(PROGRAM);
     command.arg("swrk").arg(RPC_FD.to_string());
+    command.env(NO_BREAKPOINTS.0, NO_BREAKPOINTS.1);
+    command
+}
+
+/// [`worker`], of which nothing is heard but answers.
+fn quiet() -> Command {
+    let mut command = worker();
+    command.stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
 
 impl Worker {
-    /// Starts it, with `pages` as its descriptor [`PAGES_FD`].
-    fn start(pages: Option<UnixStream>) -> Result<Worker, Problem> {
-        let mut command = worker();
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        Worker::start_by(command, pages)
+    /// Starts it.
+    fn start() -> Result<Worker, Problem> {
+        Worker::start_by(quiet(), None)
     }
 
-    /// The same, by a command of its own.
+    /// Starts one for a dump, with `pages` as its descriptor [`PAGES_FD`].
+    fn start_dump(pages: UnixStream) -> Result<Worker, Problem> {
+        let mut command = quiet();
+        // Of its own, to be ended with all that it starts.
+        command.process_group(0);
+        Worker::start_by(command, Some(pages))
+    }
+
+    /// Starts it by this command.
     fn start_by(mut command: Command, pages: Option<UnixStream>) -> Result<Worker, Problem> {
         let flags = SocketFlags::CLOEXEC;
         let (socket, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
@@ -262,11 +302,33 @@ impl Worker {
         Ok(())
     }
 
+    /// Waits for a message. A CRIU that does not get on is ended, along with what it has started; what it has put into a process ends
+    /// with it and lets the process go on.
+    fn wait(&self, Patience { moved, limit }: Patience<'_>, what: &str) -> Result<(), Problem> {
+        let most = Timespec::try_from(limit).map_err(io::Error::other)?;
+        loop {
+            let before = moved.get();
+            let mut sockets = [PollFd::new(&self.socket, PollFlags::IN)];
+            if retry_on_intr(|| poll(&mut sockets, Some(&most))).map_err(io::Error::from)? > 0 {
+                return Ok(());
+            }
+            if moved.get() == before {
+                break;
+            }
+        }
+        if let Some(child) = &self.child {
+            let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
+        }
+        Err(Problem::new(
+            format!("CRIU was to {what} and did not get on for {limit:?}; it was ended"),
+            "try again; the process goes on here",
+        ))
+    }
+
     fn receive(&self) -> io::Result<Response> {
         let mut buffer = vec![0; MAX_ANSWER];
-        let (_, length) = rustix::io::retry_on_intr(|| {
-            rustix::net::recv(&self.socket, &mut buffer[..], RecvFlags::empty())
-        })?;
+        let (_, length) =
+            retry_on_intr(|| rustix::net::recv(&self.socket, &mut buffer[..], RecvFlags::empty()))?;
         if length == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
         }
@@ -280,11 +342,15 @@ impl Worker {
         request: &Request,
         what: &str,
         log: &Path,
+        mut patience: Option<Patience<'_>>,
         notified: &mut dyn FnMut(&str) -> Result<(), Problem>,
     ) -> Result<Response, Problem> {
         self.send(request)?;
         let mut refused = None;
         loop {
+            if let Some(Err(stalled)) = patience.map(|patience| self.wait(patience, what)) {
+                return Err(refused.unwrap_or(stalled));
+            }
             let response = match self.receive() {
                 Ok(response) => response,
                 Err(error) => {
@@ -299,6 +365,8 @@ impl Worker {
             if response.kind == kind::NOTIFY {
                 let script = response.notify.and_then(|notify| notify.script);
                 let answer = notified(script.as_deref().unwrap_or_default());
+                // What is left to do may last: lazy memory is given out.
+                patience = patience.filter(|_| script.as_deref() != Some(DUMPED));
                 let notify_success = Some(answer.is_ok());
                 // The first refusal is the reason; what follows it is only cleaning up.
                 refused = refused.or(answer.err());
@@ -351,7 +419,7 @@ pub fn abilities() -> Result<Abilities, Problem> {
     };
     let log = PathBuf::new();
     let mut silent = |_: &str| Ok(());
-    let response = Worker::start(None)?.run(&request, "tell its version", &log, &mut silent)?;
+    let response = Worker::start()?.run(&request, "tell its version", &log, None, &mut silent)?;
     let version = response.version.unwrap_or_default();
     let number = version.major * 10000 + version.minor * 100 + version.sublevel.unwrap_or(0);
     let request = Request {
@@ -362,7 +430,7 @@ pub fn abilities() -> Result<Abilities, Problem> {
         }),
         ..Request::default()
     };
-    let response = Worker::start(None)?.run(&request, "tell its features", &log, &mut silent)?;
+    let response = Worker::start()?.run(&request, "tell its features", &log, None, &mut silent)?;
     let features = response.features.unwrap_or_default();
     Ok(Abilities {
         version: u32::try_from(number).unwrap_or(0),
@@ -428,7 +496,17 @@ impl Dump<'_> {
             ..Request::default()
         };
         let log = self.images.join(log);
-        Worker::start(Some(self.pages))?.run(&request, "copy the memory", &log, &mut |_| Ok(()))?;
+        let patience = Some(Patience {
+            moved: self.moved,
+            limit: STALL_LIMIT,
+        });
+        Worker::start_dump(self.pages)?.run(
+            &request,
+            "copy the memory",
+            &log,
+            patience,
+            &mut |_| Ok(()),
+        )?;
         Ok(())
     }
 
@@ -450,10 +528,20 @@ impl Dump<'_> {
         };
         let log = self.images.join(log);
         let mut notified = |script: &str| match script {
-            "post-dump" => dumped(),
+            DUMPED => dumped(),
             _ => Ok(()),
         };
-        Worker::start(Some(self.pages))?.run(&request, "dump the process", &log, &mut notified)?;
+        let patience = Some(Patience {
+            moved: self.moved,
+            limit: STALL_LIMIT,
+        });
+        Worker::start_dump(self.pages)?.run(
+            &request,
+            "dump the process",
+            &log,
+            patience,
+            &mut notified,
+        )?;
         Ok(())
     }
 }
@@ -509,13 +597,13 @@ impl Restore<'_> {
         };
         let mut worker = match self.child {
             Some(root) => Worker::start_by(first::criu(root, self.cgroup), None)?,
-            None => Worker::start(None)?,
+            None => Worker::start()?,
         };
         // It waits for its request: all that it makes will be in the cgroup.
         if let Some(child) = &worker.child {
             fs::write(self.cgroup.join("cgroup.procs"), child.id().to_string())?;
         }
-        let response = worker.run(&request, "restore the process", &log, &mut notified)?;
+        let response = worker.run(&request, "restore the process", &log, None, &mut notified)?;
         Ok(Made {
             pid: response.restore.unwrap_or_default().pid,
             outside: worker.child.take_if(|_| self.child.is_some()),
@@ -653,4 +741,55 @@ impl LazyPages {
 /// A pair of sockets: one end for CRIU, the other for us.
 pub fn pages_socket() -> io::Result<(UnixStream, UnixStream)> {
     UnixStream::pair()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stalls(patience: Duration, moves: bool) -> (Duration, String) {
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 1000 & wait"]).process_group(0);
+        let worker = Worker::start_by(command, None).unwrap();
+        let moved = Count::default();
+        let mover = moved.clone();
+        let moving = thread::spawn(move || {
+            for _ in 0..if moves { 10 } else { 0 } {
+                thread::sleep(patience / 2);
+                mover.add(1);
+            }
+        });
+        let begun = Instant::now();
+        let patience = Some(Patience {
+            moved: &moved,
+            limit: patience,
+        });
+        let mut silent = |_: &str| Ok(());
+        let request = Request::default();
+        let said = worker.run(&request, "try", Path::new(""), patience, &mut silent);
+        let lasted = begun.elapsed();
+        let group = Pid::from_child(worker.child.as_ref().unwrap());
+        // Waits for the shell; its child ends by the same signal.
+        drop(worker);
+        let until = Instant::now() + Duration::from_secs(10);
+        while rustix::process::test_kill_process_group(group).is_ok() {
+            assert!(Instant::now() < until, "what it started is still there");
+            thread::sleep(Duration::from_millis(5));
+        }
+        moving.join().unwrap();
+        (lasted, said.unwrap_err().to_string())
+    }
+
+    #[test]
+    fn a_worker_that_does_not_get_on_is_ended_with_all_that_it_started() {
+        let (_, said) = stalls(Duration::from_millis(100), false);
+        assert!(said.contains("did not get on"), "{said}");
+    }
+
+    #[test]
+    fn one_that_moves_memory_gets_on() {
+        let limit = Duration::from_millis(200);
+        let (lasted, _) = stalls(limit, true);
+        assert!(lasted > limit * 4, "{lasted:?}");
+    }
 }

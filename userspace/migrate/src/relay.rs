@@ -29,6 +29,11 @@ impl Count {
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
+
+    /// So many more.
+    pub(crate) fn add(&self, bytes: u64) {
+        self.0.fetch_add(bytes, Relaxed);
+    }
 }
 
 /// A relay at work.
@@ -148,6 +153,6 @@ fn copy(from: &mut impl Read, to: &mut impl Write, count: &Count) -> io::Result<
         to.write_all(&buffer[..length])?;
         // CRIU waits for answers to what it has sent so far.
         to.flush()?;
-        count.0.fetch_add(length as u64, Relaxed);
+        count.add(length as u64);
     }
 }

@@ -540,7 +540,7 @@ impl Move {
             fs::create_dir(&directory)?;
             let begun = (Instant::now(), count.get());
             let (pages, relay) = self.open_stream(count)?;
-            let dumped = self.dump(&directory, round, pages).pre_dump();
+            let dumped = self.dump(&directory, round, pages, count).pre_dump();
             self.end_stream(relay, dumped)?;
             round += 1;
             let rate = (count.get() - begun.1) as f64 / begun.0.elapsed().as_secs_f64();
@@ -566,6 +566,7 @@ impl Move {
         images: &'a Path,
         round: u32,
         pages: std::os::unix::net::UnixStream,
+        moved: &'a Count,
     ) -> Dump<'a> {
         Dump {
             pid: self.order.pid,
@@ -575,6 +576,7 @@ impl Move {
             shell_job: self.tree.shell_job,
             tcp_established: self.order.tcp_established,
             lazy: self.mode == Mode::Lazy,
+            moved,
         }
     }
 
@@ -610,7 +612,7 @@ impl Move {
         let directory = images.join(round.to_string());
         fs::create_dir(&directory)?;
         let (pages, relay) = self.open_stream(count)?;
-        let dump = self.dump(&directory, round, pages);
+        let dump = self.dump(&directory, round, pages, count);
         let frozen = Instant::now();
         let mut relay = Some(relay);
         let mut running = None;
@@ -654,7 +656,7 @@ impl Move {
         let directory = images.join("0");
         fs::create_dir(&directory)?;
         let (pages, relay) = self.open_stream(count)?;
-        let dump = self.dump(&directory, 0, pages);
+        let dump = self.dump(&directory, 0, pages, count);
         let begun = Instant::now();
         // CRIU serves pages until all are taken, while this thread talks to the target.
         let (written, is_written) = mpsc::channel();

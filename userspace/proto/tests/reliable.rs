@@ -85,6 +85,21 @@ fn progress_puts_the_next_retransmission_off() {
 }
 
 #[test]
+fn a_request_waits_for_its_turn() {
+    let mut retry = Retry::new(0, 50_000, None);
+    // The peer answers older ones: again and again, and this one is not sent again.
+    for now in (0..1_000_000).step_by(40_000) {
+        retry.in_turn(now);
+        assert!(matches!(retry.on_tick(now + 10_000), Tick::Wait(_)));
+    }
+    // It has stopped: this one may be lost after all.
+    assert_eq!(retry.on_tick(1_010_000), Tick::Resend);
+    // What was long ago changes nothing.
+    retry.in_turn(0);
+    assert_eq!(retry.on_tick(1_010_000), Tick::Wait(1_110_000));
+}
+
+#[test]
 fn only_silence_ends_a_request() {
     let patience = CALL_TIMEOUT_US;
     let mut retry = Retry::new(0, 50_000, Some(patience));
