@@ -10,7 +10,7 @@
 . "$TOP/scripts/tests/programs/agents.sh"
 . "$TOP/scripts/tests/programs/exercise.sh"
 
-NODES='1 2 3' GOOD=20 BAD=30 LIMIT=120 LEAST=200
+NODES='1 2 3' GOOD=12 BAD=20 LIMIT=120 LEAST=200
 [ "$VREMOTE_NODES" -ge 3 ] || NODES='1 2 2'
 [ "$VREMOTE_DEBUG" = 0 ] || GOOD=60 BAD=90 LIMIT=400 LEAST=20
 

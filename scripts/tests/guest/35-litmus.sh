@@ -11,7 +11,7 @@
 . "$TOP/scripts/tests/programs/exercise.sh"
 
 # Two of them in one node, which is not the origin: the larger shapes have four threads.
-FOUR='1 2 3 3' ALL='1 2 3' LITMUS=20 WORDS=10 LIMIT=120 ROUNDS=5 OPS=100
+FOUR='1 2 3 3' ALL='1 2 3' LITMUS=10 WORDS=6 LIMIT=120 ROUNDS=5 OPS=100
 [ "$VREMOTE_NODES" -ge 3 ] || FOUR='1 1 2 2' ALL='1 2'
 [ "$VREMOTE_DEBUG" = 0 ] || LITMUS=60 WORDS=30 LIMIT=400 ROUNDS=2 OPS=20
 

@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Programs that rely on locks, mappings and names, on two nodes at once: SQLite with a rollback journal and with a write-ahead log, and
-# git. 160 transactions in each mode; with LONG=1 in the environment 10,000.
+# git. 80 transactions in each mode; with LONG=1 in the environment 10,000.
 # time-limit: 400
 
 . "$(dirname "$0")/../lib.sh"
 . "$TOP/scripts/tests/programs/agents.sh"
 
-TIMES=40 LIMIT=300
+TIMES=20 LIMIT=300
 [ "$VREMOTE_DEBUG" = 0 ] || TIMES=10 LIMIT=1200
 [ -z "${LONG:-}" ] || TIMES=2500 LIMIT=7200
 
@@ -56,7 +56,7 @@ expect "… the origin finds both in order" sh_on 1 "$GIT"'
 commit() { # NODE DIR WHO
 	sh_on "$1" "$GIT"'
 		cd "$1/repo"
-		for i in $(seq 8); do
+		for i in $(seq 5); do
 			echo "$2 $i" >>"by-$2"
 			for try in $(seq 200); do git add "by-$2" 2>/dev/null && git commit -qm "$2 $i" -- "by-$2" 2>/dev/null && break; sleep 0.05; done
 		done' "$2" "$3"
@@ -65,5 +65,5 @@ commit 1 "$HERE" one >"$TMP/one" 2>&1 &
 first=$!
 expect "both nodes commit at once, again and again" commit 2 "$THERE" two
 expect "… the origin as well" wait $first
-expect_eq "… every commit is there" "$(sh_on 1 "$GIT"'; cd "$1/repo"; git fsck --full --strict >&2; git rev-list --count HEAD' "$HERE" 2>/dev/null)" 20
+expect_eq "… every commit is there" "$(sh_on 1 "$GIT"'; cd "$1/repo"; git fsck --full --strict >&2; git rev-list --count HEAD' "$HERE" 2>/dev/null)" 14
 finish

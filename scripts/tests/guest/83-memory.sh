@@ -8,8 +8,7 @@
 . "$(dirname "$0")/../lib.sh"
 . "$TOP/scripts/tests/programs/agents.sh"
 
-MIB=64 LEFT=40
-[ "$VREMOTE_DEBUG" = 0 ] || MIB=48 LEFT=30
+MIB=48 LEFT=30
 
 begin /srv/memory
 v=/vremote/node1$DIR

@@ -29,7 +29,8 @@ MATCH='no process 4194000' refuse "no process" 4194000 "$target"
 MATCH='process 1 ' refuse "process 1" 1 "$target"
 MATCH='thread of the kernel' refuse "a thread of the kernel" 2 "$target"
 MATCH='no peer' refuse "an address that is no peer's" "$(on 1 pgrep -x vremoted)" 10.77.0.99
-MATCH='itself, or has started it' expect "the program itself" sh_on 1 'vremote-migrate $$ "$1" 2>&1 | grep -q "itself, or has started it"' "$target"
+expect "the program itself" sh_on 1 'vremote-migrate $$ "$1" 2>&1 | grep -q "itself, or has started it"' "$target"
+expect "a user who is not root" sh_on 1 'setpriv --reuid 1000 --regid 1000 --clear-groups vremote-migrate $(pgrep -x vremoted) "$1" 2>&1 | grep -q "only root can move"' "$target"
 expect_status "no number" 2 on 1 vremote-migrate x "$target" 2>"$TMP/err"
 
 start
