@@ -3,7 +3,7 @@
 # Everything is built in a Debian root of its own (scripts/toolchain) and kept in a cache (~/.cache/vremote, or VREMOTE_CACHE).
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-debug check fuzz mutants soak bench loads modules kernel tools install clean
+.PHONY: help demo test test-debug check fuzz mutants soak bench bench-moves loads modules kernel tools install clean
 
 # Variables that the scripts take from make's command line as well as from the environment.
 export KDIR KERNEL_TARBALL VREMOTE_CACHE VREMOTE_GUEST_PACKAGES VREMOTE_KVM JOBS DESTDIR PREFIX FUZZ_SECONDS
@@ -43,6 +43,9 @@ soak: kernel ## four nodes exercise one file for MINUTES (60), with random seeds
 
 bench: kernel ## UDP echo, iperf3, NFSv4.2 and VRemote side by side: build/bench/results.json
 	@scripts/bench
+
+bench-moves: kernel tools ## moves and forks, beside dump + scp + restore: build/bench/moves.json
+	@scripts/bench-moves
 
 loads: kernel ## public load generators that verify, on ext4, NFSv4.2 and VRemote: build/loads/table.md
 	@scripts/loads

@@ -8,6 +8,7 @@
  *	forks kill ADDRESS SIGNAL      the child is killed
  *	forks nohang|twice|late|wait|socket ADDRESS
  *	forks many ADDRESS N           N children at once
+ *	forks series ADDRESS N         N children, one after the other: the milliseconds of each fork, and the bytes that eth0 has sent for it
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -16,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <vremote.h>
@@ -66,6 +68,44 @@ static int many(const char *address, int count)
 	return 0;
 }
 
+static unsigned long long sent(void)
+{
+	unsigned long long bytes = 0;
+	FILE *f = fopen("/sys/class/net/eth0/statistics/tx_bytes", "r");
+
+	if (!f || fscanf(f, "%llu", &bytes) != 1)
+		perror("tx_bytes");
+	if (f)
+		fclose(f);
+	return bytes;
+}
+
+static double milliseconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1e3 + t.tv_nsec / 1e6;
+}
+
+static int series(const char *address, int count)
+{
+	for (int k = 0; k < count; k++) {
+		unsigned long long bytes = sent();
+		double begun = milliseconds(), forked;
+		pid_t child = vremote_fork(address);
+		int status;
+
+		if (child == 0)
+			_exit(0);
+		forked = milliseconds();
+		if (child < 0 || vremote_wait(child, &status, 0) != child || status)
+			return print_errno();
+		printf("%.1f %llu\n", forked - begun, sent() - bytes);
+	}
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "", *address = argc > 2 ? argv[2] : NULL;
@@ -76,6 +116,8 @@ int main(int argc, char **argv)
 		return printf("%d\n", vremote_available()) < 0;
 	if (!strcmp(what, "many"))
 		return many(address, number);
+	if (!strcmp(what, "series"))
+		return series(address, number);
 	if (!strcmp(what, "socket") && socket(AF_INET, SOCK_STREAM, 0) < 0)
 		return 1;
 	if (!strcmp(what, "socket")) {
