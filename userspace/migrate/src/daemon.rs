@@ -10,7 +10,7 @@ use std::{
         fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
         net::UnixListener,
     },
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         atomic::{AtomicUsize, Ordering::Relaxed},
         Arc,
@@ -267,9 +267,9 @@ impl Leaving<'_> {
     }
 }
 
-impl Drop for Leaving<'_> {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(source::leaving(&self.name));
+impl Leaving<'_> {
+    /// Where does the tree go on?
+    fn settle(&mut self) {
         if self.moved {
             return;
         }
@@ -281,6 +281,41 @@ impl Drop for Leaving<'_> {
         // The target hears this when it asks.
         self.place.registry.stayed(&self.name, self.before.take());
         self.signal(Signal::CONT);
+    }
+
+    /// Takes what there is of images out of the way of the tree's next move. Of a program that was killed there are some, and CRIU, which
+    /// has yet to notice that, makes more.
+    fn set_aside(&self) -> Option<PathBuf> {
+        let images = source::leaving(&self.name);
+        let aside = images.with_extension(Name::new().ok()?.as_str());
+        fs::rename(images, &aside).is_ok().then_some(aside)
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        let aside = self.set_aside();
+        self.settle();
+        if let Some(images) = aside {
+            remove(&images);
+        }
+    }
+}
+
+/// A CRIU to which nobody listens any more has ended within this.
+const CRIU_ENDS_LIMIT: Duration = Duration::from_secs(60);
+
+/// Removes a directory to which a CRIU that is about to end may be adding.
+fn remove(directory: &Path) {
+    let until = Instant::now() + CRIU_ENDS_LIMIT;
+    while let Err(error) = fs::remove_dir_all(directory) {
+        if error.kind() == ErrorKind::NotFound {
+            return;
+        }
+        if Instant::now() > until {
+            return eprintln!("vremoted: {} remains: {error}", directory.display());
+        }
+        thread::sleep(HERE_PAUSE);
     }
 }
 
