@@ -31,18 +31,26 @@ pub struct HeldFile {
     pub ino: u64,
 }
 
+/// A tree that is about to leave this node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Departure {
+    /// Its name.
+    pub name: Name,
+    /// Its first process.
+    pub root: i32,
+    /// It is a child that has never run, and is not to run here.
+    pub child: bool,
+    /// What it is, for people.
+    pub title: String,
+    /// Where it goes.
+    pub to: String,
+}
+
 /// What can be asked.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Command {
-    /// The tree `name` is about to leave this node.
-    Leave {
-        /// Its name.
-        name: Name,
-        /// What it is, for people.
-        title: String,
-        /// Where it goes.
-        to: String,
-    },
+    /// A tree is about to leave this node.
+    Leave(Departure),
     /// Share these files for it. Within `Leave`.
     Hold(Vec<HeldFile>),
     /// These processes may soon run at the other node: they have to stand still here until it is known. Within `Leave`.

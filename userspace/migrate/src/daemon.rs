@@ -10,16 +10,15 @@ use std::{
         fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
         net::UnixListener,
     },
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         atomic::{AtomicUsize, Ordering::Relaxed},
         Arc,
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use rustix::process::{kill_process, Pid, Signal};
 use vremote_channel::{Channel, Listener, Node};
 
 use crate::{
@@ -27,10 +26,11 @@ use crate::{
     children,
     control::{Command, HeldFile, Line, Reply, SOCKET},
     flags::{O_ORIGIN, O_REMOTE},
-    fork, node,
+    fork,
+    leaving::{Charges, Leaving},
+    node,
     problem::Problem,
     protocol::{Answer, End, Name, Opening, Whereabouts},
-    source,
     target::{self, Place, IMAGES},
     tree::path_of,
 };
@@ -63,6 +63,7 @@ pub fn run(port: u16) -> Result<(), Problem> {
         registry: Arc::default(),
         images: IMAGES.into(),
         children: Arc::default(),
+        charges: Charges::default(),
     });
     place.registry.load(hold_one);
     target::recover(&place);
@@ -228,97 +229,6 @@ fn serve_control(socket: &UnixListener, place: &Arc<Place>) {
     }
 }
 
-/// A tree that a program of this node moves away.
-struct Leaving<'a> {
-    place: &'a Place,
-    name: Name,
-    to: String,
-    before: Option<(String, i32)>,
-    moved: bool,
-    /// Processes that stand still since the commit.
-    stopped: Vec<i32>,
-}
-
-/// A target that does not say within this what runs there has stopped it, and ends it when it hears that it goes on here.
-const UNCERTAIN_LIMIT: Duration = Duration::from_secs(60);
-
-impl Leaving<'_> {
-    /// Whether the tree runs at the target, which was told that it may. Until that is known it stands still here, and this node says
-    /// that it is on its way.
-    fn runs_there(&self) -> bool {
-        let until = Instant::now() + UNCERTAIN_LIMIT;
-        loop {
-            match target::ask(&self.place.node, &self.to, &self.name) {
-                Ok((Whereabouts::Here, _)) => return true,
-                Ok((Whereabouts::Gone | Whereabouts::Moved(_), _)) => return false,
-                Ok((Whereabouts::Moving, _)) | Err(_) => {}
-            }
-            if Instant::now() >= until {
-                return false;
-            }
-            thread::sleep(HERE_PAUSE);
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        for pid in self.stopped.iter().filter_map(|pid| Pid::from_raw(*pid)) {
-            let _ = kill_process(pid, signal);
-        }
-    }
-}
-
-impl Leaving<'_> {
-    /// Where does the tree go on?
-    fn settle(&mut self) {
-        if self.moved {
-            return;
-        }
-        if !self.stopped.is_empty() && self.runs_there() {
-            self.place.registry.moved(&self.name, &self.to);
-            self.signal(Signal::KILL);
-            return;
-        }
-        // The target hears this when it asks.
-        self.place.registry.stayed(&self.name, self.before.take());
-        self.signal(Signal::CONT);
-    }
-
-    /// Takes what there is of images out of the way of the tree's next move. Of a program that was killed there are some, and CRIU, which
-    /// has yet to notice that, makes more.
-    fn set_aside(&self) -> Option<PathBuf> {
-        let images = source::leaving(&self.name);
-        let aside = images.with_extension(Name::new().ok()?.as_str());
-        fs::rename(images, &aside).is_ok().then_some(aside)
-    }
-}
-
-impl Drop for Leaving<'_> {
-    fn drop(&mut self) {
-        let aside = self.set_aside();
-        self.settle();
-        if let Some(images) = aside {
-            remove(&images);
-        }
-    }
-}
-
-/// A CRIU to which nobody listens any more has ended within this.
-const CRIU_ENDS_LIMIT: Duration = Duration::from_secs(60);
-
-/// Removes a directory to which a CRIU that is about to end may be adding.
-fn remove(directory: &Path) {
-    let until = Instant::now() + CRIU_ENDS_LIMIT;
-    while let Err(error) = fs::remove_dir_all(directory) {
-        if error.kind() == ErrorKind::NotFound {
-            return;
-        }
-        if Instant::now() > until {
-            return eprintln!("vremoted: {} remains: {error}", directory.display());
-        }
-        thread::sleep(HERE_PAUSE);
-    }
-}
-
 fn serve_program(place: &Place, mut line: Line) -> Result<(), Problem> {
     let registry = &place.registry;
     let mut leaving: Option<Leaving<'_>> = None;
@@ -326,38 +236,25 @@ fn serve_program(place: &Place, mut line: Line) -> Result<(), Problem> {
         let reply = match (command, &mut leaving) {
             (Command::List, _) => Ok(Reply::Jobs(registry.list())),
             (Command::Stop(name), _) => registry.stop(&name).map(|()| Reply::Done),
-            (Command::Leave { name, title, to }, None) => {
-                registry.leave(&name, &title).map(|before| {
-                    leaving = Some(Leaving {
-                        place,
-                        name,
-                        to,
-                        before,
-                        moved: false,
-                        stopped: Vec::new(),
-                    });
-                    Reply::Done
-                })
-            }
+            (Command::Leave(order), None) => Leaving::begin(place, order).map(|job| {
+                leaving = Some(job);
+                Reply::Done
+            }),
             (Command::Hold(files), Some(job)) => {
                 let (held, replies) = hold(&files);
-                registry.hold(&job.name, held);
+                registry.hold(job.name(), held);
                 Ok(Reply::Held(replies))
             }
             (Command::Committing(processes), Some(job)) => {
-                job.stopped = processes;
+                job.committing(processes);
                 Ok(Reply::Done)
             }
             (Command::Moved(to), Some(job)) => {
-                registry.moved(&job.name, &to);
-                job.moved = true;
+                job.moved(&to);
                 Ok(Reply::Done)
             }
             (
-                Command::Leave { .. }
-                | Command::Hold(_)
-                | Command::Committing(_)
-                | Command::Moved(_),
+                Command::Leave(_) | Command::Hold(_) | Command::Committing(_) | Command::Moved(_),
                 _,
             ) => Err(Problem::plain("the command is out of order")),
         };

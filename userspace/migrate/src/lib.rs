@@ -12,6 +12,7 @@ pub mod first;
 pub mod flags;
 mod fork;
 pub mod images;
+mod leaving;
 pub mod node;
 pub mod problem;
 pub mod progress;

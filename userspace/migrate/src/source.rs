@@ -22,7 +22,7 @@ use vremote_channel::{Channel, JobId, Node, Peer, Reader, Writer};
 
 use crate::{
     cgroup::Cgroup,
-    control::{Command, Line, Reply},
+    control::{Command, Departure, Line, Reply},
     criu::{self, Dump},
     files::{self, Else, Ends, Known, Step},
     images::{self, Kind, Place, Places},
@@ -249,12 +249,13 @@ impl Move {
             None => Name::new()?,
         };
         let mut daemon = Line::connect()?;
-        let leave = Command::Leave {
+        daemon.ask(&Command::Leave(Departure {
             name: name.clone(),
+            root: order.pid,
+            child: order.child,
             title: tree.title.clone(),
             to: peer.name.clone(),
-        };
-        daemon.ask(&leave)?;
+        }))?;
         let Channel {
             mut reader,
             mut writer,

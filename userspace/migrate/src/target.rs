@@ -7,7 +7,10 @@ use std::{
     io::Write,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{mpsc::Receiver as Pages, Arc},
+    sync::{
+        mpsc::{self, Receiver as Pages, RecvTimeoutError},
+        Arc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -19,6 +22,7 @@ use crate::{
     cgroup::Cgroup,
     children::Children,
     criu::{self, LazyPages, Made, Restore},
+    leaving::Charges,
     node,
     problem::Problem,
     protocol::{Answer, Name, Opening, Request, Whereabouts, PIECE, VERSION},
@@ -52,6 +56,7 @@ pub(crate) struct Place {
     pub(crate) registry: Arc<Registry>,
     pub(crate) images: PathBuf,
     pub(crate) children: Arc<Children>,
+    pub(crate) charges: Charges,
 }
 
 /// A stream of pages.
@@ -287,15 +292,19 @@ impl Arrival<'_> {
                 None => Err(Problem::plain("the source has given up")),
             }
         };
-        let Made { pid, outside } = Restore {
-            images: &self.images(),
+        let images = self.images();
+        let restore = Restore {
+            images: &images,
             shell_job,
             tcp_established,
             cgroup: self.cgroup.path(),
-            lazy: lazy.is_some(),
+            lazy: is_lazy,
             child,
-        }
-        .restore(&mut decide)?;
+        };
+        let Made { pid, outside } = match &mut lazy {
+            Some(lazy) => lazy.guard(&self.cgroup, || restore.restore(&mut decide))?,
+            None => restore.restore(&mut decide)?,
+        };
         if let Some(outside) = outside {
             self.place.children.follow(&self.name, outside)?;
         }
@@ -357,6 +366,9 @@ struct Lazy {
 /// CRIU ends within this after its stream has, if it has all pages.
 const LAZY_END: Duration = Duration::from_secs(5);
 
+/// The same while the tree is still being restored. The source does not end a stream then, but by its own end.
+const LAZY_LOST: Duration = Duration::from_secs(1);
+
 /// Between two looks at it.
 const LAZY_PAUSE: Duration = Duration::from_millis(20);
 
@@ -385,18 +397,47 @@ impl Lazy {
 
     fn wait(&mut self) -> Result<(), Problem> {
         let mut over = None;
-        while !self.pages.is_done()? {
-            if self.relay.as_ref().is_some_and(Relay::is_over) {
-                let since = *over.get_or_insert_with(Instant::now);
-                if since.elapsed() > LAZY_END {
-                    return Err(Problem::plain(
-                        "the source is gone before all memory was here",
-                    ));
-                }
-            }
+        while !self.is_done(&mut over, LAZY_END)? {
             thread::sleep(LAZY_PAUSE);
         }
         Ok(())
+    }
+
+    /// Whether all pages are there. An error if they will not come any more: nothing has come from the source since `over`, for longer than
+    /// `limit`.
+    fn is_done(&mut self, over: &mut Option<Instant>, limit: Duration) -> Result<bool, Problem> {
+        if self.pages.is_done()? {
+            return Ok(true);
+        }
+        if self.relay.as_ref().is_some_and(Relay::is_over)
+            && over.get_or_insert_with(Instant::now).elapsed() > limit
+        {
+            return Err(Problem::plain(
+                "the source is gone before all memory was here",
+            ));
+        }
+        Ok(false)
+    }
+
+    /// Does this while memory comes; should it not come any more, all in the cgroup is killed: a CRIU that restores waits for a tree that
+    /// waits for a page, as long as it takes.
+    fn guard<T>(&mut self, cgroup: &Cgroup, restore: impl FnOnce() -> T) -> T {
+        let (done, is_done) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut over = None;
+                while is_done.recv_timeout(LAZY_PAUSE) == Err(RecvTimeoutError::Timeout) {
+                    match self.is_done(&mut over, LAZY_LOST) {
+                        Ok(false) => {}
+                        Ok(true) => return,
+                        Err(_) => return drop(cgroup.kill()),
+                    }
+                }
+            });
+            let restored = restore();
+            drop(done);
+            restored
+        })
     }
 }
 

@@ -105,6 +105,18 @@ pub fn descendants(root: i32) -> Result<Vec<i32>, Problem> {
     Ok(all)
 }
 
+/// Whether somebody traces a process.
+pub(crate) fn is_traced(pid: i32) -> bool {
+    let status = Process::new(pid).and_then(|process| process.status());
+    status.is_ok_and(|status| status.tracerpid != 0)
+}
+
+/// Whether a signal has stopped a process.
+pub(crate) fn is_stopped(pid: i32) -> bool {
+    let stat = Process::new(pid).and_then(|process| process.stat());
+    stat.is_ok_and(|stat| stat.state == 'T')
+}
+
 /// The command line of a process, for people; its name if it has none.
 pub fn title(process: &Process) -> String {
     let line = process.cmdline().unwrap_or_default().join(" ");

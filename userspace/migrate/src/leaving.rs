@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Trees that programs of this node move away, as `vremoted` sees it: if such a program ends without a word, the daemon finds out where its
+//! tree goes on, and sees to it that it does.
+
+use std::{
+    collections::HashSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{kill_process, Pid, Signal};
+
+use crate::{
+    control::Departure,
+    problem::Problem,
+    protocol::{Name, Whereabouts},
+    source,
+    target::{self, Place},
+    tree::{descendants, is_stopped, is_traced},
+};
+
+/// A target that does not say within this what runs there has stopped it, and ends it when it hears that it goes on here.
+const UNCERTAIN_LIMIT: Duration = Duration::from_secs(60);
+
+/// Pause between two questions to the target.
+const ASK_PAUSE: Duration = Duration::from_secs(1);
+
+/// A CRIU to which nobody listens any more has ended within this.
+const CRIU_ENDS_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether it has.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Looks in a row that show no CRIU: then there is none.
+const QUIET_LOOKS: u32 = 4;
+
+/// Who wants to move a tree of which another program has not let go waits for that so long.
+const CHARGE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Trees that are in somebody's charge, by their first processes: one program moves a tree, and nobody wakes it meanwhile.
+#[derive(Debug, Default)]
+pub(crate) struct Charges {
+    roots: Mutex<HashSet<i32>>,
+    given_back: Condvar,
+}
+
+impl Charges {
+    /// A panic in another thread leaves the set whole.
+    fn lock(&self) -> MutexGuard<'_, HashSet<i32>> {
+        self.roots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, root: i32) -> Result<Charge<'_>, Problem> {
+        let taken = |roots: &mut HashSet<i32>| roots.contains(&root);
+        let waited = self
+            .given_back
+            .wait_timeout_while(self.lock(), CHARGE_LIMIT, taken);
+        let (mut roots, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if !roots.insert(root) {
+            return Err(Problem::new(
+                format!("process {root} is being moved already"),
+                "vremote jobs shows it; try again when that has ended",
+            ));
+        }
+        Ok(Charge { all: self, root })
+    }
+}
+
+/// The charge of a tree.
+struct Charge<'a> {
+    all: &'a Charges,
+    root: i32,
+}
+
+impl Drop for Charge<'_> {
+    fn drop(&mut self) {
+        self.all.lock().remove(&self.root);
+        self.all.given_back.notify_all();
+    }
+}
+
+/// A tree that a program of this node moves away.
+pub(crate) struct Leaving<'a> {
+    place: &'a Place,
+    tree: Departure,
+    before: Option<(String, i32)>,
+    moved: bool,
+    /// Processes that stood still before, and are not to be woken.
+    asleep: Vec<i32>,
+    /// Processes that stand still since the commit.
+    stopped: Vec<i32>,
+    /// Given back last.
+    _charge: Charge<'a>,
+}
+
+impl<'a> Leaving<'a> {
+    /// A program begins to move a tree. Waits until no other one does.
+    pub(crate) fn begin(place: &'a Place, tree: Departure) -> Result<Leaving<'a>, Problem> {
+        let charge = place.charges.take(tree.root)?;
+        let mut asleep = descendants(tree.root)?;
+        asleep.retain(|pid| is_stopped(*pid));
+        let before = place.registry.leave(&tree.name, &tree.title)?;
+        Ok(Leaving {
+            place,
+            tree,
+            before,
+            moved: false,
+            asleep,
+            stopped: Vec::new(),
+            _charge: charge,
+        })
+    }
+
+    /// The tree's name.
+    pub(crate) fn name(&self) -> &Name {
+        &self.tree.name
+    }
+
+    /// These processes may soon run at the target.
+    pub(crate) fn committing(&mut self, processes: Vec<i32>) {
+        self.stopped = processes;
+    }
+
+    /// It is at this node.
+    pub(crate) fn moved(&mut self, to: &str) {
+        self.place.registry.moved(&self.tree.name, to);
+        self.moved = true;
+    }
+
+    /// Whether the tree runs at the target, which was told that it may. Until that is known it stands still here, and this node says
+    /// that it is on its way.
+    fn runs_there(&self) -> bool {
+        let until = Instant::now() + UNCERTAIN_LIMIT;
+        loop {
+            match target::ask(&self.place.node, &self.tree.to, &self.tree.name) {
+                Ok((Whereabouts::Here, _)) => return true,
+                Ok((Whereabouts::Gone | Whereabouts::Moved(_), _)) => return false,
+                Ok((Whereabouts::Moving, _)) | Err(_) => {}
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+            thread::sleep(ASK_PAUSE);
+        }
+    }
+
+    /// Where does the tree go on?
+    fn settle(&mut self) {
+        if self.moved {
+            return;
+        }
+        if !self.stopped.is_empty() && self.runs_there() {
+            self.place.registry.moved(&self.tree.name, &self.tree.to);
+            signal(&self.stopped, Signal::KILL);
+            return;
+        }
+        // The target hears this when it asks.
+        let before = self.before.take();
+        self.place.registry.stayed(&self.tree.name, before);
+        if !self.tree.child {
+            self.wake();
+        }
+    }
+
+    /// Sees to it that the tree runs. Whoever was moving it may have stopped it; and a CRIU takes the end of its stream of lazy memory for a
+    /// good one, even if the program behind it was killed, and leaves the tree stopped.
+    fn wake(&self) {
+        let until = Instant::now() + CRIU_ENDS_LIMIT;
+        let mut quiet = 0;
+        while quiet < QUIET_LOOKS && Instant::now() < until {
+            let tree = descendants(self.tree.root).unwrap_or_default();
+            let (traced, free): (Vec<_>, Vec<_>) = tree.iter().partition(|pid| is_traced(**pid));
+            let stopped = free.into_iter().filter(|pid| is_stopped(*pid));
+            let stopped: Vec<_> = stopped.filter(|pid| !self.asleep.contains(pid)).collect();
+            signal(&stopped, Signal::CONT);
+            quiet = if traced.is_empty() { quiet + 1 } else { 0 };
+            thread::sleep(LOOK_PAUSE);
+        }
+    }
+
+    /// Takes what there is of images out of the way of the tree's next move. Of a program that was killed there are some, and CRIU, which
+    /// has yet to notice that, makes more.
+    fn set_aside(&self) -> Option<PathBuf> {
+        let images = source::leaving(&self.tree.name);
+        let aside = images.with_extension(Name::new().ok()?.as_str());
+        fs::rename(images, &aside).is_ok().then_some(aside)
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        let aside = self.set_aside();
+        self.settle();
+        if let Some(images) = aside {
+            remove(&images);
+        }
+    }
+}
+
+fn signal(processes: &[i32], signal: Signal) {
+    for pid in processes.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// Removes a directory to which a CRIU that is about to end may be adding.
+fn remove(directory: &Path) {
+    let until = Instant::now() + CRIU_ENDS_LIMIT;
+    while let Err(error) = fs::remove_dir_all(directory) {
+        if error.kind() == io::ErrorKind::NotFound {
+            return;
+        }
+        if Instant::now() > until {
+            return eprintln!("vremoted: {} remains: {error}", directory.display());
+        }
+        thread::sleep(LOOK_PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_is_in_the_charge_of_one() {
+        let all = Charges::default();
+        let first = all.take(7).unwrap();
+        let other = all.take(8);
+        assert!(other.is_ok());
+        thread::scope(|scope| {
+            let second = scope.spawn(|| all.take(7).is_ok());
+            thread::sleep(LOOK_PAUSE);
+            assert!(!second.is_finished());
+            drop(first);
+            assert!(second.join().unwrap());
+        });
+    }
+}
