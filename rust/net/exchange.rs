@@ -330,7 +330,7 @@ fn collect(from: u64, due: &mut [Option<Due>; GROUP], next: &mut u64) -> Option<
         looked += 1;
         if entry.exchange.patient() {
             if let Some(time) = entry.peer.turn_before(*request) {
-                entry.retry.in_turn(time);
+                entry.timed |= entry.retry.in_turn(time);
             }
         }
         let before = entry.retry;

@@ -150,9 +150,12 @@ impl Retry {
     }
 
     /// At `time` the peer answered a request that is older than this one. It serves them in turn, so this one is not lost for all that is
-    /// known: the present time-out begins at `time`, not before.
-    pub fn in_turn(&mut self, time: u64) {
-        self.next = self.next.max(time.saturating_add(self.rto));
+    /// known: the present time-out begins at `time`, not before. Says whether that put it off; its answer then says nothing of a round trip.
+    pub fn in_turn(&mut self, time: u64) -> bool {
+        let next = time.saturating_add(self.rto);
+        let later = next > self.next;
+        self.next = self.next.max(next);
+        later
     }
 
     /// From now on there is no deadline.

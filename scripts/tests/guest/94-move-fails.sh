@@ -19,10 +19,16 @@ fails() { # WHAT PATTERN OPTIONS… : the move ends in an error that says why, a
 	local what=$1 pattern=$2 out rc=0
 	shift 2
 	out=$(move 1 2 "$@" 2>&1) || rc=$?
-	if [ $rc = 1 ] && [[ $out =~ $pattern ]]; then pass "$what"; else fail "$what (status $rc: $out)"; fi
+	if [ $rc = 1 ] && [[ $out =~ $pattern ]]; then
+		pass "$what"
+		note "$(tail -n 2 <<<"$out")"
+	else fail "$what (status $rc: $out)"; fi
 	expect "… the program goes on" goes_on
 	expect_eq "… here alone" "$(where)" "1 "
 }
+
+# Whoever comes first to where there is no room says so: CRIU, or a program of ours.
+REASON='No space left|CRIU|stream of pages'
 
 # ---- disks
 
@@ -36,10 +42,10 @@ expect "… there is room again" on 2 umount /var/lib/vremote/jobs
 for mode in stop precopy lazy; do
 	# Room there seems to be, but not for one file more.
 	expect "the target's disk is full once the move has begun ($mode)" full 2 /var/lib/vremote/jobs nr_inodes=4
-	fails "… the move fails" '.' --mode $mode
+	fails "… the move fails" "$REASON" --mode $mode
 	expect "… there is room again" eventually 20 on 2 umount /var/lib/vremote/jobs
 	expect "the source's disk is full once the move has begun ($mode)" full 1 /run/vremote/leaving nr_inodes=6
-	fails "… the move fails" '.' --mode $mode
+	fails "… the move fails" "$REASON" --mode $mode
 	expect "… there is room again" eventually 20 on 1 umount /run/vremote/leaving
 done
 for k in 1 2; do expect_eq "nothing is left on node $k" "$(clean $k)" ''; done

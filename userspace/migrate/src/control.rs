@@ -55,6 +55,8 @@ pub enum Command {
     Hold(Vec<HeldFile>),
     /// These processes may soon run at the other node: they have to stand still here until it is known. Within `Leave`.
     Committing(Vec<i32>),
+    /// It goes on here: it is about to be woken. Within `Leave`.
+    Stayed,
     /// It is at this node now. Within `Leave`.
     Moved(String),
     /// All jobs.
@@ -66,7 +68,7 @@ pub enum Command {
 /// What is answered.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
-    /// To `Leave`, `Committing`, `Moved` and `Stop`.
+    /// To `Leave`, `Committing`, `Stayed`, `Moved` and `Stop`.
     Done,
     /// To `Hold`: for each file, why it cannot be shared.
     Held(Vec<Option<String>>),

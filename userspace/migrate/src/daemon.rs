@@ -249,12 +249,20 @@ fn serve_program(place: &Place, mut line: Line) -> Result<(), Problem> {
                 job.committing(processes);
                 Ok(Reply::Done)
             }
+            (Command::Stayed, Some(job)) => {
+                job.stayed();
+                Ok(Reply::Done)
+            }
             (Command::Moved(to), Some(job)) => {
                 job.moved(&to);
                 Ok(Reply::Done)
             }
             (
-                Command::Leave(_) | Command::Hold(_) | Command::Committing(_) | Command::Moved(_),
+                Command::Leave(_)
+                | Command::Hold(_)
+                | Command::Committing(_)
+                | Command::Stayed
+                | Command::Moved(_),
                 _,
             ) => Err(Problem::plain("the command is out of order")),
         };

@@ -20,7 +20,7 @@ use crate::{
     protocol::{Name, Whereabouts},
     source,
     target::{self, Place},
-    tree::{descendants, is_stopped, is_traced},
+    tree::{ancestors, descendants, is_held, is_stopped},
 };
 
 /// A target that does not say within this what runs there has stopped it, and ends it when it hears that it goes on here.
@@ -35,13 +35,14 @@ const CRIU_ENDS_LIMIT: Duration = Duration::from_secs(60);
 /// How often it is looked whether it has.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
-/// Looks in a row that show no CRIU: then there is none.
-const QUIET_LOOKS: u32 = 4;
+/// Looks in a row that show no CRIU: then there is none, and what it has stopped last has stopped.
+const QUIET_LOOKS: u32 = 20;
 
 /// Who wants to move a tree of which another program has not let go waits for that so long.
 const CHARGE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Trees that are in somebody's charge, by their first processes: one program moves a tree, and nobody wakes it meanwhile.
+/// Trees that are in somebody's charge, by their first processes: one program moves a tree, or one that it is part of, and nobody wakes it
+/// meanwhile.
 #[derive(Debug, Default)]
 pub(crate) struct Charges {
     roots: Mutex<HashSet<i32>>,
@@ -54,18 +55,22 @@ impl Charges {
         self.roots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self, root: i32) -> Result<Charge<'_>, Problem> {
-        let taken = |roots: &mut HashSet<i32>| roots.contains(&root);
+    /// `others`: what is above and below it.
+    fn take(&self, root: i32, others: &[i32]) -> Result<Charge<'_>, Problem> {
+        let taken = |roots: &mut HashSet<i32>| {
+            roots.contains(&root) || others.iter().any(|other| roots.contains(other))
+        };
         let waited = self
             .given_back
             .wait_timeout_while(self.lock(), CHARGE_LIMIT, taken);
         let (mut roots, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if !roots.insert(root) {
+        if taken(&mut roots) {
             return Err(Problem::new(
                 format!("process {root} is being moved already"),
                 "vremote jobs shows it; try again when that has ended",
             ));
         }
+        roots.insert(root);
         Ok(Charge { all: self, root })
     }
 }
@@ -83,12 +88,21 @@ impl Drop for Charge<'_> {
     }
 }
 
+/// Where a tree goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Nobody has said yet.
+    Open,
+    Here,
+    There,
+}
+
 /// A tree that a program of this node moves away.
 pub(crate) struct Leaving<'a> {
     place: &'a Place,
     tree: Departure,
     before: Option<(String, i32)>,
-    moved: bool,
+    fate: Fate,
     /// Processes that stood still before, and are not to be woken.
     asleep: Vec<i32>,
     /// Processes that stand still since the commit.
@@ -100,15 +114,16 @@ pub(crate) struct Leaving<'a> {
 impl<'a> Leaving<'a> {
     /// A program begins to move a tree. Waits until no other one does.
     pub(crate) fn begin(place: &'a Place, tree: Departure) -> Result<Leaving<'a>, Problem> {
-        let charge = place.charges.take(tree.root)?;
         let mut asleep = descendants(tree.root)?;
+        let family = [&asleep[1..], &ancestors(tree.root)].concat();
+        let charge = place.charges.take(tree.root, &family)?;
         asleep.retain(|pid| is_stopped(*pid));
         let before = place.registry.leave(&tree.name, &tree.title)?;
         Ok(Leaving {
             place,
             tree,
             before,
-            moved: false,
+            fate: Fate::Open,
             asleep,
             stopped: Vec::new(),
             _charge: charge,
@@ -125,10 +140,19 @@ impl<'a> Leaving<'a> {
         self.stopped = processes;
     }
 
-    /// It is at this node.
+    /// It goes on here, and whoever moved it wakes it.
+    pub(crate) fn stayed(&mut self) {
+        // The target hears this when it asks.
+        let before = self.before.take();
+        self.place.registry.stayed(&self.tree.name, before);
+        self.fate = Fate::Here;
+    }
+
+    /// It is at this node. What is left of it here is ended before the target can hear that: it may come back under the same numbers.
     pub(crate) fn moved(&mut self, to: &str) {
         self.place.registry.moved(&self.tree.name, to);
-        self.moved = true;
+        signal(&self.stopped, Signal::KILL);
+        self.fate = Fate::There;
     }
 
     /// Whether the tree runs at the target, which was told that it may. Until that is known it stands still here, and this node says
@@ -148,20 +172,19 @@ impl<'a> Leaving<'a> {
         }
     }
 
-    /// Where does the tree go on?
+    /// Whoever moved it has ended without a word: where does the tree go on?
     fn settle(&mut self) {
-        if self.moved {
+        if self.fate != Fate::Open {
             return;
         }
         if !self.stopped.is_empty() && self.runs_there() {
-            self.place.registry.moved(&self.tree.name, &self.tree.to);
-            signal(&self.stopped, Signal::KILL);
-            return;
+            let to = self.tree.to.clone();
+            return self.moved(&to);
         }
-        // The target hears this when it asks.
-        let before = self.before.take();
-        self.place.registry.stayed(&self.tree.name, before);
-        if !self.tree.child {
+        self.stayed();
+        if self.tree.child {
+            signal(&[self.tree.root], Signal::KILL);
+        } else {
             self.wake();
         }
     }
@@ -172,12 +195,17 @@ impl<'a> Leaving<'a> {
         let until = Instant::now() + CRIU_ENDS_LIMIT;
         let mut quiet = 0;
         while quiet < QUIET_LOOKS && Instant::now() < until {
-            let tree = descendants(self.tree.root).unwrap_or_default();
-            let (traced, free): (Vec<_>, Vec<_>) = tree.iter().partition(|pid| is_traced(**pid));
-            let stopped = free.into_iter().filter(|pid| is_stopped(*pid));
-            let stopped: Vec<_> = stopped.filter(|pid| !self.asleep.contains(pid)).collect();
-            signal(&stopped, Signal::CONT);
-            quiet = if traced.is_empty() { quiet + 1 } else { 0 };
+            let tree = descendants(self.tree.root);
+            quiet = if tree.is_ok() { quiet + 1 } else { 0 };
+            for pid in tree.iter().flatten().chain(&self.stopped) {
+                if is_held(*pid) {
+                    quiet = 0;
+                } else if !self.asleep.contains(pid)
+                    && (self.stopped.contains(pid) || is_stopped(*pid))
+                {
+                    signal(&[*pid], Signal::CONT);
+                }
+            }
             thread::sleep(LOOK_PAUSE);
         }
     }
@@ -228,11 +256,11 @@ mod tests {
     #[test]
     fn a_tree_is_in_the_charge_of_one() {
         let all = Charges::default();
-        let first = all.take(7).unwrap();
-        let other = all.take(8);
+        let first = all.take(7, &[1]).unwrap();
+        let other = all.take(8, &[1]);
         assert!(other.is_ok());
         thread::scope(|scope| {
-            let second = scope.spawn(|| all.take(7).is_ok());
+            let second = scope.spawn(|| all.take(9, &[7, 1]).is_ok());
             thread::sleep(LOOK_PAUSE);
             assert!(!second.is_finished());
             drop(first);

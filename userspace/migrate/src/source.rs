@@ -31,7 +31,7 @@ use crate::{
     protocol::{Answer, Facts, Name, Opening, Request, Whereabouts, PIECE, VERSION},
     relay::{AtEnd, Count, Relay},
     target::{ask, out_of_order},
-    tree::{descendants, Seen, Tree},
+    tree::{descendants, is_stopped, Seen, Tree},
 };
 
 /// What becomes of a committed tree is known within this, or the tree goes on here: the target has stopped its own by then.
@@ -176,6 +176,8 @@ pub struct Move {
     writer: Writer,
     daemon: Line,
     tree: Tree,
+    /// Of its processes, those that stood still before.
+    asleep: Vec<i32>,
     mode: Mode,
     known: Known,
     peers: Vec<String>,
@@ -272,8 +274,11 @@ impl Move {
             Some(Answer::Failed(problem)) => return Err(problem),
             _ => return Err(out_of_order()),
         };
+        let mut asleep = tree.processes.clone();
+        asleep.retain(|pid| is_stopped(*pid));
         let mut it = Move {
             order: order.clone(),
+            asleep,
             mode: order.mode.unwrap_or(Mode::Stop),
             node,
             peer,
@@ -493,13 +498,32 @@ impl Move {
     }
 
     /// Leaves it at that.
-    pub fn abandon(self) {
-        // If the target does not hear it, the connection ends all the same.
+    pub fn abandon(mut self) {
+        // If nobody hears it, the connections end all the same.
+        let _ = self.daemon.ask(&Command::Stayed);
         let _ = self.writer.finish();
     }
 
     /// Moves it. On any error the tree goes on here.
     pub fn run(mut self, watch: &mut Watch<'_>) -> Result<Outcome, Problem> {
+        let moved = self.try_run(watch);
+        if moved.is_err() {
+            self.stay();
+        }
+        moved
+    }
+
+    /// It goes on here. The daemon hears that first: else it would ask the target, and believe that. A child never runs here.
+    fn stay(&mut self) {
+        let _ = self.daemon.ask(&Command::Stayed);
+        if self.order.child {
+            return self.signal(Signal::KILL);
+        }
+        self.tree.processes.retain(|pid| !self.asleep.contains(pid));
+        self.signal(Signal::CONT);
+    }
+
+    fn try_run(&mut self, watch: &mut Watch<'_>) -> Result<Outcome, Problem> {
         if let Some(blocker) = self.blockers.first() {
             return Err(blocker.clone());
         }
@@ -638,11 +662,7 @@ impl Move {
                 let _ = self.done(&Request::Gone);
                 Ok(done)
             }
-            (None, Err(problem)) => {
-                // CRIU lets it run; it may have been stopped for the commit.
-                self.signal(Signal::CONT);
-                Err(problem)
-            }
+            (None, Err(problem)) => Err(problem),
             (None, Ok(())) => Err(Problem::plain("CRIU has dumped the process without asking")),
         }
     }
@@ -709,10 +729,7 @@ impl Move {
                     let _ = self.done(&Request::Gone);
                     Ok(done)
                 }
-                (Err(said), dumped) => {
-                    self.signal(Signal::CONT);
-                    Err(said.or(dumped.err()).unwrap_or_else(out_of_order))
-                }
+                (Err(said), dumped) => Err(said.or(dumped.err()).unwrap_or_else(out_of_order)),
             }
         })
     }

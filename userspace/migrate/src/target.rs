@@ -419,24 +419,34 @@ impl Lazy {
         Ok(false)
     }
 
-    /// Does this while memory comes; should it not come any more, all in the cgroup is killed: a CRIU that restores waits for a tree that
+    /// Restores while memory comes. Should it not come any more, all in the cgroup is killed: a CRIU that restores waits for a tree that
     /// waits for a page, as long as it takes.
-    fn guard<T>(&mut self, cgroup: &Cgroup, restore: impl FnOnce() -> T) -> T {
+    fn guard<T>(
+        &mut self,
+        cgroup: &Cgroup,
+        restore: impl FnOnce() -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
         let (done, is_done) = mpsc::channel::<()>();
         thread::scope(|scope| {
-            scope.spawn(move || {
+            let guard = scope.spawn(move || {
                 let mut over = None;
+                let mut here = Ok(false);
                 while is_done.recv_timeout(LAZY_PAUSE) == Err(RecvTimeoutError::Timeout) {
-                    match self.is_done(&mut over, LAZY_LOST) {
-                        Ok(false) => {}
-                        Ok(true) => return,
-                        Err(_) => return drop(cgroup.kill()),
+                    if matches!(here, Ok(false)) {
+                        here = self.is_done(&mut over, LAZY_LOST);
+                    }
+                    if here.is_err() {
+                        let _ = cgroup.kill();
                     }
                 }
+                here
             });
             let restored = restore();
             drop(done);
-            restored
+            let here = guard
+                .join()
+                .unwrap_or_else(|_| Err(Problem::plain("the thread of the memory has failed")));
+            here.and(restored)
         })
     }
 }

@@ -105,10 +105,22 @@ pub fn descendants(root: i32) -> Result<Vec<i32>, Problem> {
     Ok(all)
 }
 
-/// Whether somebody traces a process.
-pub(crate) fn is_traced(pid: i32) -> bool {
+/// The processes above one, up to the first.
+pub(crate) fn ancestors(pid: i32) -> Vec<i32> {
+    let parent = |pid: &i32| Some(Process::new(*pid).ok()?.stat().ok()?.ppid);
+    std::iter::successors(parent(&pid), parent)
+        .take_while(|pid| *pid != 0)
+        .collect()
+}
+
+/// Whether a CRIU has a process in its hands.
+pub(crate) fn is_held(pid: i32) -> bool {
     let status = Process::new(pid).and_then(|process| process.status());
-    status.is_ok_and(|status| status.tracerpid != 0)
+    let Ok(tracer) = status.map(|status| status.tracerpid) else {
+        return false;
+    };
+    let stat = Process::new(tracer).and_then(|tracer| tracer.stat());
+    tracer != 0 && stat.is_ok_and(|stat| stat.comm.starts_with("criu"))
 }
 
 /// Whether a signal has stopped a process.
