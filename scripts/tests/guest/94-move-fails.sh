@@ -28,7 +28,7 @@ fails() { # WHAT PATTERN OPTIONS… : the move ends in an error that says why, a
 }
 
 # Whoever comes first to where there is no room says so: CRIU, or a program of ours.
-REASON='No space left|CRIU|stream of pages'
+REASON='No space left|CRIU|stream of pages|connection failed'
 
 # ---- disks
 

@@ -8,7 +8,7 @@
 
 use std::{
     collections::HashMap,
-    fs,
+    fs, io,
     net::Ipv4Addr,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -569,8 +569,18 @@ impl Move {
             self.end_stream(relay, dumped)?;
             round += 1;
             let rate = (count.get() - begun.1) as f64 / begun.0.elapsed().as_secs_f64();
-            let pages = images::pages_written(&fs::read(directory.join("stats-dump"))?)
-                .map_err(|error| Problem::plain(format!("CRIU's statistics: {error}")))?;
+            let statistics = directory.join("stats-dump");
+            let pages = fs::read(&statistics)
+                .and_then(|bytes| images::pages_written(&bytes).map_err(io::Error::other))
+                .map_err(|error| {
+                    Problem::new(
+                        format!(
+                            "CRIU's statistics of the round, {}: {error}",
+                            statistics.display()
+                        ),
+                        "is there room on that file system?",
+                    )
+                })?;
             watch(Event::Round {
                 number: round,
                 pages,
