@@ -61,9 +61,9 @@ expect_eq "no step is missing or doubled, all hashes are right" "$(ends node1 no
 
 # The others go there by one way and come back by another.
 WAYS='stop:precopy lazy:stop'
-start threads pipeline nameless memory=4
+start threads pipeline nameless sockets timer terminal memory=4
 for ways in $WAYS; do
-	expect "threads, a pipeline and a file without a name (${ways%:*})" move 1 2 --mode ${ways%:*}
+	expect "threads, a pipeline, a file without a name, sockets, a timer, a terminal (${ways%:*})" move 1 2 --mode ${ways%:*}
 	expect "… go on" goes_on
 	expect "… back (${ways#*:})" move 2 1 --mode ${ways#*:}
 	expect "… go on" goes_on
@@ -81,8 +81,8 @@ expect_match "… where its files are local" "$(sh_on 1 'readlink /proc/$1/fd/*'
 expect "… and goes on" goes_on
 expect_eq "… with no step missing or doubled" "$(ends node2 node1)" ok
 
-# SQLite looks at the number of its file before it writes, and makes its journal by path.
-start sqlite
+# SQLite looks at the number of its file before it writes, and makes its journal by path. The working directory is below an export.
+start sqlite directory
 for ways in $WAYS; do
 	expect "a writer of SQLite goes (${ways%:*})" move 1 2 --mode ${ways%:*}
 	expect "… goes on" goes_on

@@ -8,13 +8,16 @@
 
 Each step reads a random page of `data`, stores the step's number into `map`, which is mapped, and appends a record to `log`. EXTRA adds:
 `threads` (four that count), `pipeline` (three processes), `nameless` (a file without a name), `memory=MIB` (touched at random),
-`lock` (a lock on `log` for good), `sqlite` (each sixteenth step is a transaction of `steps.db`).
+`lock` (a lock on `log` for good), `sqlite` (each sixteenth step is a transaction of `steps.db`), `sockets` (a child that answers over a pair
+of Unix sockets), `timer` (a signal each 20 ms, counted), `terminal` (a shell on a pseudo-terminal), `directory` (the working directory is DIR).
 """
 
 import hashlib
 import mmap
 import os
+import pty
 import random
+import signal
 import socket
 import struct
 import subprocess
@@ -22,6 +25,7 @@ import sys
 import tempfile
 import threading
 import time
+import tty
 
 PAGE = 4096
 PAGES = 256
@@ -32,6 +36,36 @@ def page_of(directory, number):
         return hashlib.sha256(os.pread(f.fileno(), PAGE, number * PAGE)).hexdigest()[:16]
 
 
+def echo_child():
+    """A child that answers each line with itself, over a pair of Unix sockets; our end."""
+    ours, theirs = socket.socketpair()
+    if os.fork() == 0:
+        ours.close()
+        while line := theirs.recv(100):
+            theirs.sendall(line)
+        os._exit(0)
+    theirs.close()
+    return ours
+
+
+def terminal_child():
+    """A shell with a pseudo-terminal as its controlling one; the master's descriptor."""
+    child, master = pty.fork()
+    if child == 0:
+        tty.setraw(0)
+        os.execvp("sh", ["sh", "-c", "echo ready; while read -r line; do echo $line; done"])
+    if read_line(master) != b"ready\n":
+        raise RuntimeError("the shell on the terminal does not start")
+    return master
+
+
+def read_line(fd):
+    line = b""
+    while not line.endswith(b"\n"):
+        line += os.read(fd, 1)
+    return line
+
+
 def steps(directory, extras):
     log = os.open(f"{directory}/log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     data = os.open(f"{directory}/data", os.O_RDONLY)
@@ -39,6 +73,7 @@ def steps(directory, extras):
         view = mmap.mmap(f.fileno(), PAGES * PAGE)
     rng = random.Random(1)
     memory, counts, pipeline, nameless, db = None, [0] * 4, None, None, None
+    pair, terminal, ticks, heard = None, None, [0], 0
     for extra in extras:
         name, _, value = extra.partition("=")
         if name == "memory":
@@ -62,6 +97,17 @@ def steps(directory, extras):
             # Commits each statement, with a journal of its own.
             db = sqlite3.connect(f"{directory}/steps.db", isolation_level=None)
             db.execute("create table step (number integer primary key, node text)")
+        elif name == "sockets":
+            pair = echo_child()
+        elif name == "terminal":
+            terminal = terminal_child()
+        elif name == "timer":
+            def tick(*_):
+                ticks[0] += 1
+            signal.signal(signal.SIGALRM, tick)
+            signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+        elif name == "directory":
+            os.chdir(directory)
     step = 0
     while view[-1] == 0:
         page = rng.randrange(PAGES)
@@ -71,6 +117,18 @@ def steps(directory, extras):
             at = rng.randrange(len(memory))
             memory[at] = (memory[at] + 1) % 256
         before = list(counts)
+        if pair:
+            pair.sendall(f"{step}".encode())
+            if pair.recv(100) != f"{step}".encode():
+                return "the child at the other socket said something else"
+        if terminal:
+            os.write(terminal, f"{step}\n".encode())
+            if read_line(terminal) != f"{step}\n".encode():
+                return "the terminal showed something else"
+        if "directory" in extras:
+            with open("data", "rb") as f:
+                if not os.path.samestat(os.fstat(f.fileno()), os.fstat(data)):
+                    return "the working directory is another one"
         if pipeline:
             pipeline.stdin.write(f"{step}\n".encode())
             pipeline.stdin.flush()
@@ -92,6 +150,11 @@ def steps(directory, extras):
         time.sleep(0.01)
         if "threads" in extras and step % 100 == 0 and counts == before:
             return "the threads stand still"
+        if "timer" in extras and step % 100 == 0:
+            # A hundred steps take a second at least.
+            if ticks[0] == heard:
+                return "the timer stands still"
+            heard = ticks[0]
     if memory:
         expected = bytearray(random.Random(2).randbytes(1 << 20) * (len(memory) >> 20))
         again = random.Random(1)

@@ -8,6 +8,7 @@
 //! | below `/vremote/NODE` of a third node | the same path: it keeps its origin |
 //! | without a name | CRIU carries its content |
 //! | device, file of proc or sysfs | the target's own |
+//! | pseudo-terminal, both ends in the tree | a new one of the same number |
 //! | code, or what is read below `/usr` and the like, if it is identical there | the target's own |
 //! | directory below an export | the source's |
 //! | other directory | the target's of that path |
@@ -176,6 +177,17 @@ pub fn step(path: &[u8], seen: &Seen, ends: &Ends<'_>) -> io::Result<Step> {
         .any(|directory| path.starts_with(directory.as_bytes()));
     if seen.is_directory() {
         return Ok(directory(path, seen, ends));
+    }
+    if seen.is_terminal() {
+        let problem = Problem::new(
+            format!(
+                "{}: {} has a terminal of that number",
+                shown(path),
+                ends.target
+            ),
+            "try again when that has been closed, or start the program anew",
+        );
+        return Ok(Step::Ask(Look::Absent(path.into()), Else::Blocked(problem)));
     }
     if !seen.is_file() {
         let problem = Problem::new(
@@ -383,6 +395,24 @@ mod tests {
         );
         assert!(matches!(
             step_of("/dev/null", &seen(0o020_666)),
+            Step::Ask(Look::Special { .. }, _)
+        ));
+    }
+
+    #[test]
+    fn a_terminal_needs_its_number() {
+        let mut terminal = seen(0o020_620);
+        terminal.rdev = rustix::fs::makedev(136, 3);
+        let Step::Ask(look, Else::Blocked(_)) = step_of("/dev/pts/3", &terminal) else {
+            panic!("the target has to be asked");
+        };
+        assert_eq!(look, Look::Absent(b"/dev/pts/3".to_vec()));
+        let place = with(|ends| found(b"/dev/pts/3", &terminal, ends));
+        assert_eq!(place, Place::Same);
+        // Its other end is a device that every node has.
+        terminal.rdev = rustix::fs::makedev(5, 2);
+        assert!(matches!(
+            step_of("/dev/ptmx", &terminal),
             Step::Ask(Look::Special { .. }, _)
         ));
     }

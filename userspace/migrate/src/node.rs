@@ -70,6 +70,8 @@ pub fn look(question: &Look) -> bool {
     match question {
         Look::Directory(path) => fs::metadata(path_of(path)).is_ok_and(|meta| meta.is_dir()),
         Look::Readable(path) => File::open(path_of(path)).is_ok(),
+        Look::Absent(path) => fs::symlink_metadata(path_of(path))
+            .is_err_and(|error| error.kind() == io::ErrorKind::NotFound),
         Look::Special { path, mode, device } => fs::metadata(path_of(path))
             .is_ok_and(|meta| meta.mode() & TYPE == mode & TYPE && meta.rdev() == *device),
         Look::Identical {

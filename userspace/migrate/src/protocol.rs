@@ -30,7 +30,7 @@ use vremote_channel::JobId;
 use crate::{criu, problem::Problem};
 
 /// Of these messages. Both ends must have the same.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Longest piece of an image in one message, in bytes.
 pub const PIECE: usize = 1 << 20;
@@ -162,6 +162,8 @@ pub enum Look {
     },
     /// Can it be opened for reading? For files of third nodes.
     Readable(Vec<u8>),
+    /// Is there nothing of this name?
+    Absent(Vec<u8>),
     /// Is there anything of this type (`st_mode & S_IFMT`) and, if it is a device, number?
     Special {
         /// The path.

@@ -3,7 +3,7 @@
 //! A tree of processes as /proc shows it: its ids, its files, and what keeps it from being moved.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     ffi::OsStr,
     fs, io,
     os::unix::{
@@ -55,6 +55,11 @@ impl Seen {
     /// A directory.
     pub fn is_directory(&self) -> bool {
         self.kind() == 0o040_000
+    }
+
+    /// The end of a pseudo-terminal that programs use: majors 136 to 143.
+    pub fn is_terminal(&self) -> bool {
+        self.kind() == 0o020_000 && (136..144).contains(&rustix::fs::major(self.rdev))
     }
 }
 
@@ -249,16 +254,21 @@ impl Tree {
             let inode = inode.trim_end_matches(']').parse().unwrap_or(0);
             self.sockets.insert(inode, at);
         } else if text.starts_with('/') {
-            let flags = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
-            let flags = flags.lines().find_map(|line| line.strip_prefix("flags:"));
-            let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+            let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
+            let value = |name| info.lines().find_map(|line| line.strip_prefix(name));
+            let flags = value("flags:").and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
             // The access mode: 1 is O_WRONLY, 2 is O_RDWR.
             let written = flags.unwrap_or(0) & 3 != 0;
+            // The end of a pseudo-terminal that whoever has made it holds.
+            let master = value("tty-index:").and_then(|index| index.trim().parse::<u32>().ok());
             let kind = fs::metadata(link).map(|meta| meta.file_type());
-            if kind.is_ok_and(|kind| kind.is_char_device()) && text.starts_with("/dev/pts/") {
+            let is_device = kind.is_ok_and(|kind| kind.is_char_device());
+            if is_device && master.is_none() && text.starts_with("/dev/pts/") {
+                let terminal = (at, link.to_path_buf());
                 ends.terminals
-                    .insert(target.into_os_string().into_vec(), at);
+                    .insert(target.into_os_string().into_vec(), terminal);
             } else {
+                ends.masters.extend(master);
                 self.add(link, false, written)?;
             }
         }
@@ -353,7 +363,13 @@ impl Tree {
                 );
             }
         }
-        for (terminal, at) in &ends.terminals {
+        for (terminal, (at, link)) in &ends.terminals {
+            let index = terminal.strip_prefix(b"/dev/pts/");
+            let index = index.and_then(|index| std::str::from_utf8(index).ok()?.parse().ok());
+            if index.is_some_and(|index| ends.masters.contains(&index)) {
+                self.add(link, false, false)?;
+                continue;
+            }
             self.block(
                 format!("{at}: the terminal {}", String::from_utf8_lossy(terminal)),
                 "start the program with its input and output redirected: setsid PROGRAM </dev/null >FILE 2>&1 &",
@@ -383,7 +399,10 @@ impl Tree {
 #[derive(Default)]
 struct Ends {
     pipes: BTreeMap<Vec<u8>, String>,
-    terminals: BTreeMap<Vec<u8>, String>,
+    /// With a link to each.
+    terminals: BTreeMap<Vec<u8>, (String, PathBuf)>,
+    /// Numbers of the pseudo-terminals whose other end is in the tree.
+    masters: BTreeSet<u32>,
 }
 
 /// Refuses what nobody may move.
