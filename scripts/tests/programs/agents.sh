@@ -101,7 +101,7 @@ program() {
 	local source=$PROGRAMS/$1.c out=$BUILD/test/programs/$1 k
 	mkdir -p "$BUILD/test/programs"
 	if ! [ "$out" -nt "$source" ]; then
-		"$TOP/scripts/toolchain" gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -pthread -o "$out.new" "$source" && mv "$out.new" "$out" || {
+		"$TOP/scripts/toolchain" gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -pthread -o "$out.$$" "$source" && mv "$out.$$" "$out" || {
 			fail "building $1.c"
 			exit 1
 		}
