@@ -12,7 +12,10 @@ use kernel::{
     ffi::c_int,
     prelude::*,
     sync::{
-        atomic::{ordering::Relaxed, Atomic},
+        atomic::{
+            ordering::{Full, Relaxed},
+            Atomic,
+        },
         lock::{spinlock::SpinLockBackend, Guard},
         Arc,
     },
@@ -51,6 +54,8 @@ pub(super) struct Put {
     batched: Atomic<bool>,
     /// Refused, or given up: the page is to be discarded. Set under the state's lock.
     failed: Atomic<bool>,
+    /// How many of the beginning and the end of the folio's writeback have come, if it stays. The session may be over before it has begun.
+    turns: Atomic<u32>,
 }
 
 impl Put {
@@ -81,6 +86,7 @@ impl Put {
             count,
             batched: Atomic::new(false),
             failed: Atomic::new(false),
+            turns: Atomic::new(0),
         };
         Ok(Arc::new(put, GFP_KERNEL)?)
     }
@@ -106,8 +112,16 @@ impl Put {
         if self.keep() {
             folio.clean_for_io();
             folio.start_writeback();
+            self.turn();
         } else {
             folio.remove(self.inode.mapping());
+        }
+    }
+
+    /// Beginning or end of the folio's writeback: whichever comes second ends it. Any context.
+    fn turn(&self) {
+        if self.turns.fetch_add(1, Full) == 1 {
+            self.folio.end_writeback();
         }
     }
 
@@ -140,7 +154,7 @@ impl Put {
         }
         // Before the state changes: a page that is not `WritingBack` is not under writeback either.
         if self.keep() {
-            self.folio.end_writeback();
+            self.turn();
         }
         let waiting = {
             let state = inode.state.lock();
@@ -170,7 +184,7 @@ impl Put {
         // While the put is in the list, the inode stays.
         self.inode.report_loss(self.count as u64, error);
         if self.keep() {
-            self.folio.end_writeback();
+            self.turn();
         }
         self.inode.changes.happen();
         self.inode.kick();
@@ -182,7 +196,7 @@ impl Put {
             return 0;
         }
         if self.keep() {
-            self.folio.end_writeback();
+            self.turn();
         }
         self.count as u64
     }
@@ -233,6 +247,8 @@ impl Inode {
                 return;
             };
             let folio = put.folio.clone().lock();
+            // It is called failed a moment before that ends.
+            folio.wait_writeback();
             folio.remove(self.mapping());
             {
                 let mut state = self.state.lock();
