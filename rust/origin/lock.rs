@@ -132,8 +132,10 @@ impl Share {
         if lock.wait && matches!(done, Err(error) if error == EAGAIN) {
             state.waiters.insert(node);
         }
-        // A lock that was lowered, and a failed conversion by flock(2), may let somebody else in as well.
-        if lock.kind == LockKind::Unlock || known.is_some() {
+        // A lock that was lowered, and a failed conversion by flock(2), may let somebody else in as well. Any other that is refused changes
+        // nothing: two holders that wait for each other would wake each other all the time.
+        let may_be_free = done.is_ok() || lock.flock;
+        if lock.kind == LockKind::Unlock || (known.is_some() && may_be_free) {
             self.tell(&mut state);
         }
         done.map(|()| *lock)

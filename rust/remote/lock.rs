@@ -169,6 +169,10 @@ unsafe fn set(file: *mut file, request: *mut file_lock) -> Result {
         if !wanted.wait {
             return Err(EAGAIN);
         }
+        // Changes that come one after another would let no signal in.
+        if kernel::current!().signal_pending() {
+            return Err(ERESTARTSYS);
+        }
         kept.unlocked.wait(seen, pause, Wait::Interruptible)?;
         pause = (pause * 2).min(LOCK_POLL_MAX_US);
     }
