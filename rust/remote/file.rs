@@ -661,41 +661,43 @@ struct Chunk {
 }
 
 impl Chunk {
-    /// Takes the next bytes out of `from`, at most `limit`, and sends them.
+    /// Takes the next bytes out of `from`, at most `limit` and as many as can be read, and sends them. `EFAULT`: none can be.
     fn start(
         kept: &Arc<Inode>,
         from: &mut IovIterSource<'_>,
         limit: usize,
         position: Option<u64>,
     ) -> Result<Arc<Chunk>> {
+        let once = Once::begin(&kept.peer)?;
+        let file = kept.state.lock().usable()?;
         let bytes = limit.min(MAX_WRITE);
         let mut payload = KVVec::with_capacity(bytes, GFP_KERNEL)?;
         let taken = from
             .copy_from_iter_raw(&mut payload.spare_capacity_mut()[..bytes])
             .len();
-        // SAFETY: So many bytes were just written into the spare capacity.
-        unsafe { payload.inc_len(taken) };
-        if taken < bytes {
-            // SAFETY: They were taken just now.
-            unsafe { from.revert(taken) };
+        if taken == 0 {
             return Err(EFAULT);
         }
-        let once = Once::begin(&kept.peer)?;
-        let file = kept.state.lock().usable()?;
+        // SAFETY: So many bytes were just written into the spare capacity.
+        unsafe { payload.inc_len(taken) };
         let header = Header {
             request: exchange::next_request(),
             file,
             index: position.unwrap_or(0),
-            count: bytes as u32,
+            count: taken as u32,
             flags: if position.is_none() { flags::APPEND } else { 0 },
             ..Header::new(Kind::Write)
         };
-        let chunk = Arc::pin_init(
-            pin_init!(Chunk { header, payload, outcome <- new_spinlock!(None), done <- Event::new() }),
-            GFP_KERNEL,
-        )?;
-        exchange::start_once(once, header.request, chunk.clone(), Some(net::timeout_us()))?;
-        Ok(chunk)
+        let send = move || {
+            let chunk = Arc::pin_init(
+                pin_init!(Chunk { header, payload, outcome <- new_spinlock!(None), done <- Event::new() }),
+                GFP_KERNEL,
+            )?;
+            exchange::start_once(once, header.request, chunk.clone(), Some(net::timeout_us()))?;
+            Ok(chunk)
+        };
+        // SAFETY: They were taken just now.
+        send().inspect_err(|_| unsafe { from.revert(taken) })
     }
 
     /// Waits for the answer.
@@ -733,9 +735,9 @@ impl Exchange for Chunk {
     }
 }
 
-/// Writes `limit` bytes, of no fewer, by the origin's own write path: at `position`, or at the end of the file. Gives where the last byte went and how many were
-/// written; fewer than wanted if something failed after the first. No folio is locked here, so that the origin can invalidate the copies
-/// of this node as well.
+/// Writes `limit` bytes, of no fewer, by the origin's own write path: at `position`, or at the end of the file. Gives where the last byte
+/// went and how many were written; fewer than wanted if something failed after the first. No folio is locked here, so that the origin can
+/// invalidate the copies of this node as well.
 ///
 /// What is appended in one message is one record. More than [`MAX_WRITE`] goes in order, one after another; what has a position goes
 /// with several messages in flight.
@@ -749,9 +751,10 @@ fn write_through(
     let mut flight: KVec<Arc<Chunk>> = KVec::with_capacity(window, GFP_KERNEL)?;
     let mut started = 0;
     let (mut end, mut written) = (0, 0);
-    let mut failure = None;
+    // What is in flight when the next one cannot be started counts; what was sent behind one that failed does not.
+    let (mut unstarted, mut failure) = (None, None);
     loop {
-        while failure.is_none() && flight.len() < window && started < limit {
+        while unstarted.or(failure).is_none() && flight.len() < window && started < limit {
             match Chunk::start(
                 kept,
                 from,
@@ -762,7 +765,7 @@ fn write_through(
                     started += chunk.payload.len();
                     let _ = flight.push_within_capacity(chunk);
                 }
-                Err(error) => failure = Some(error),
+                Err(error) => unstarted = Some(error),
             }
         }
         let Ok(chunk) = flight.remove(0) else {
@@ -785,7 +788,7 @@ fn write_through(
             }
         }
     }
-    match failure {
+    match failure.or(unstarted) {
         Some(error) if written == 0 => Err(error),
         _ => {
             // SAFETY: These were taken, and not written.
