@@ -270,6 +270,12 @@ unsafe fn open_file(inode: *mut inode, file: *mut file) -> Result {
     let path = unsafe { names::Path::of(dentry) }?;
     // SAFETY: By this function's contract.
     let open_flags = unsafe { (*file).f_flags } & !(bindings::O_CREAT | bindings::O_EXCL);
+    let cuts = open_flags & bindings::O_TRUNC != 0 && !writes(open_flags);
+    // The kernel asks this as well, but after this call, which has cut the file at the origin by then.
+    // SAFETY: By this function's contract.
+    if cuts && unsafe { bindings::vremote_inode_runs(inode) } {
+        return Err(ETXTBSY);
+    }
     let (id, header, attributes) = open_at(&kept.peer, path.at_node()?, open_flags, 0)?;
     if kept.identity != Some(super::state::Identity::of(&attributes)) {
         // Another file has the name by now: the kernel looks the name up again, and comes back with that one.

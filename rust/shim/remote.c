@@ -284,6 +284,12 @@ void vremote_inode_unlock(struct inode *inode)
 	inode_unlock(inode);
 }
 
+/* Inline. Whether a program is run from it. */
+bool vremote_inode_runs(struct inode *inode)
+{
+	return atomic_read(&inode->i_writecount) < 0;
+}
+
 /* Inline. */
 bool vremote_dentry_in_lookup(struct dentry *dentry)
 {

@@ -72,6 +72,7 @@ void vremote_inode_is_directory(struct inode *inode);
 int vremote_inode_lock(struct inode *inode);
 void vremote_inode_lock_always(struct inode *inode);
 void vremote_inode_unlock(struct inode *inode);
+bool vremote_inode_runs(struct inode *inode);
 bool vremote_dentry_in_lookup(struct dentry *dentry);
 const char *vremote_dentry_name(struct dentry *dentry, unsigned int *length);
 void vremote_mark_created(struct file *file);
