@@ -254,7 +254,12 @@ ssize_t vremote_names_read_link(const struct path *root, const char *name, u8 *b
 	err = vfs_path_lookup(root->dentry, root->mnt, name, 0, &path);
 	if (err)
 		return err;
-	target = d_is_symlink(path.dentry) ? vfs_get_link(path.dentry, &done) : ERR_PTR(-EINVAL);
+	if (d_is_symlink(path.dentry)) {
+		touch_atime(&path);
+		target = vfs_get_link(path.dentry, &done);
+	} else {
+		target = ERR_PTR(-EINVAL);
+	}
 	if (IS_ERR(target)) {
 		length = PTR_ERR(target);
 	} else {
