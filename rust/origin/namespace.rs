@@ -270,6 +270,7 @@ fn for_kernel(change: &Change) -> bindings::vremote_change {
         (change::MODE, bindings::ATTR_MODE),
         (change::UID, bindings::ATTR_UID),
         (change::GID, bindings::ATTR_GID),
+        (change::CHOWN, bindings::ATTR_KILL_SUID),
         (change::ATIME_NOW, bindings::ATTR_ATIME),
         (
             change::ATIME,

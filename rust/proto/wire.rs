@@ -102,7 +102,7 @@ pub enum Kind {
     /// Gives a file another name. `index`: flags of renameat2(2); `payload`: [`Credentials`], present path and new path
     /// ([`Names`]).
     Rename = 28,
-    /// Sets mode, owner or times of the file with inode number `index` (0: any). `payload`: [`Credentials`], path and [`Change`]
+    /// Sets mode, owner or times of the file with inode number `index` (0: any), and in any case that of its change. `payload`: [`Credentials`], path and [`Change`]
     /// ([`Names`]). Reply: [`Attributes`].
     SetAttr = 29,
 
@@ -763,8 +763,10 @@ pub mod change {
     pub const MTIME_NOW: u32 = 1 << 5;
     /// The time of the last change becomes [`Change::mtime`](super::Change::mtime).
     pub const MTIME: u32 = 1 << 6;
+    /// The change is that of chown(2), which takes set-id bits away even if it gives neither owner nor group.
+    pub const CHOWN: u32 = 1 << 7;
     /// All bits that version 1 knows.
-    pub const ALL: u32 = (1 << 7) - 1;
+    pub const ALL: u32 = (1 << 8) - 1;
 }
 
 /// Bytes of an encoded [`Change`].

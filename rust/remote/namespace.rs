@@ -431,10 +431,11 @@ pub(super) unsafe fn set_attributes(dentry: *mut dentry, wanted: *const iattr) -
     unsafe { bindings::vremote_wanted_ids(wanted, ids.as_mut_ptr()) };
     let bit = |mask: u32, ours: u32| if set(mask) { ours } else { 0 };
     // With a new owner the origin itself takes the set-id bits away.
-    let by_owner = set(bindings::ATTR_KILL_SUID | bindings::ATTR_KILL_SGID);
-    let mode_bit = if by_owner { 0 } else { change::MODE };
+    let kills = bindings::ATTR_KILL_SUID | bindings::ATTR_KILL_SGID;
+    let mode_bit = if set(kills) { 0 } else { change::MODE };
     let change = Change {
         valid: bit(bindings::ATTR_MODE, mode_bit)
+            | bit(kills, change::CHOWN)
             | bit(bindings::ATTR_UID, change::UID)
             | bit(bindings::ATTR_GID, change::GID)
             | atime_bit
@@ -445,9 +446,6 @@ pub(super) unsafe fn set_attributes(dentry: *mut dentry, wanted: *const iattr) -
         atime,
         mtime,
     };
-    if change.valid == 0 {
-        return Ok(());
-    }
     // A descriptor's file may have lost its name to another one.
     let header = Header {
         index: kept.identity.map_or(0, |identity| identity.ino),

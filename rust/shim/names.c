@@ -210,7 +210,7 @@ drop:
 int vremote_names_change(const struct path *root, const char *name, u64 ino, const struct vremote_change *change)
 {
 	struct iattr attr = {
-		.ia_valid = change->valid,
+		.ia_valid = change->valid & ~ATTR_KILL_SUID,
 		.ia_atime = change->atime,
 		.ia_mtime = change->mtime,
 	};
@@ -231,7 +231,7 @@ int vremote_names_change(const struct path *root, const char *name, u64 ino, con
 	if (change->valid & ATTR_GID)
 		attr.ia_vfsgid = VFSGIDT_INIT(KGIDT_INIT(change->gid));
 	/* As chown(2) does. A change of the mode says itself what becomes of these bits; both together are a BUG. */
-	if (change->valid & (ATTR_UID | ATTR_GID) && !(change->valid & ATTR_MODE) && !S_ISDIR(d_inode(path.dentry)->i_mode))
+	if (change->valid & (ATTR_UID | ATTR_GID | ATTR_KILL_SUID) && !(change->valid & ATTR_MODE) && !S_ISDIR(d_inode(path.dentry)->i_mode))
 		attr.ia_valid |= ATTR_KILL_SUID | ATTR_KILL_PRIV | setattr_should_drop_sgid(mnt_idmap(path.mnt),
 											    d_inode(path.dentry));
 	err = notify_change(mnt_idmap(path.mnt), path.dentry, &attr, NULL);

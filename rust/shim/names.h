@@ -10,7 +10,7 @@
 #include <linux/time64.h>
 #include <linux/types.h>
 
-/* What is to be set; bits of `valid` are those of struct iattr. */
+/* What is to be set; bits of `valid` are those of struct iattr. ATTR_KILL_SUID: by chown(2). */
 struct vremote_change {
 	u32 valid;
 	u32 mode;
