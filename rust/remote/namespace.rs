@@ -262,6 +262,37 @@ pub(super) unsafe extern "C" fn rename(
     errno(rename())
 }
 
+/// The names in a path.
+fn parts(path: &[u8]) -> impl Iterator<Item = &[u8]> + '_ {
+    path.split(|byte| *byte == b'/')
+        .filter(|part| !part.is_empty())
+}
+
+/// The way from the directory of `link` to `target`, both absolute at one node: no more steps up than it takes, because above a mount or
+/// a root of a process that lies in between is this node's own tree. `ENOMEM`.
+fn way(link: &[u8], target: &[u8]) -> Result<KVec<u8>> {
+    let above = parts(link).count().saturating_sub(1);
+    let common = parts(link)
+        .take(above)
+        .zip(parts(target))
+        .take_while(|(one, other)| one == other)
+        .count();
+    let mut steps = KVec::with_capacity(3 * above + target.len() + 2, GFP_KERNEL)?;
+    for _ in common..above {
+        steps.extend_from_slice(b"../", GFP_KERNEL)?;
+    }
+    for part in parts(target).skip(common) {
+        steps.extend_from_slice(part, GFP_KERNEL)?;
+        steps.push(b'/', GFP_KERNEL)?;
+    }
+    // What it leads to need not be a directory.
+    steps.pop();
+    if steps.is_empty() {
+        steps.push(b'.', GFP_KERNEL)?;
+    }
+    Ok(steps)
+}
+
 /// `get_link`: follows a symlink. The origin says what it leads to at last, and from the link's directory that is reached by way of
 /// the node's own: a path of the origin never becomes one of this node.
 ///
@@ -285,19 +316,12 @@ pub(super) unsafe extern "C" fn get_link(
             ..Header::new(Kind::ReadLink)
         };
         let answer = ask(&kept.peer, header, path, &[])?;
-        let target = answer.payload.strip_prefix(b"/").ok_or(EPROTO)?;
-        let above = path.iter().filter(|byte| **byte == b'/').count() - 1;
-        let mut steps = KVec::with_capacity(3 * above + target.len() + 2, GFP_KERNEL)?;
-        for _ in 0..above {
-            steps.extend_from_slice(b"../", GFP_KERNEL)?;
-        }
-        steps.extend_from_slice(target, GFP_KERNEL)?;
-        if steps.is_empty() {
-            steps.push(b'.', GFP_KERNEL)?;
-        }
-        if steps.contains(&0) {
+        let target = &answer.payload[..];
+        let upwards = parts(target).any(|part| part == b"..");
+        if target.first() != Some(&b'/') || upwards || target.contains(&0) {
             return Err(EPROTO);
         }
+        let mut steps = way(path, target)?;
         steps.push(0, GFP_KERNEL)?;
         Ok(steps)
     };
