@@ -2,13 +2,13 @@
 
 //! Names and attributes below `/vremote/<node>/`: each lookup asks the origin.
 //!
-//! - A name in the middle of a path is taken to be a directory without asking: what counts is whether the origin finds the whole path, and
-//!   a file that is shared by a descriptor need not lie in directories that the origin shows.
+//! - A name in the middle of a path is asked for once. From then on a directory is taken to be there: what counts is whether the origin
+//!   finds the whole path. Symbolic links are asked for each time, and followed here. What the caller may not look up is taken to be a
+//!   directory: a file that is shared by a descriptor need not lie in directories that the origin shows everybody.
 //! - The last name is asked for each time. Neither names that are missing nor attributes are cached.
 //! - Permission is the origin's decision, at `Lookup` and `Open` (to run it as well), with the caller's ids. access(2) is told of `x` no
 //!   more than that a file without any cannot be run.
-//! - Symbolic links are followed by the origin, in the middle of a path and as the last name; never out of their export, and what is
-//!   absolute leads out of it (`ELOOP`).
+//! - What a symbolic link leads to is said by the origin; never anything out of the export, and what is absolute leads out of it (`ELOOP`).
 //! - FIFOs and sockets are names at the origin, and what is opened under them is this node's: who opens the same FIFO on one node meets
 //!   there, on two nodes not. Their mode and owner count here, as nothing is opened at the origin. Opening a device is `ENXIO`, and so is
 //!   opening a FIFO with `O_REMOTE`, which would promise the other node.
@@ -344,10 +344,6 @@ unsafe fn find(
     let kept = unsafe { Inode::of(directory) }.ok_or(EIO)?;
     // SAFETY: As above.
     let sb = unsafe { (*directory).i_sb };
-    if lookup_flags & bindings::VREMOTE_LOOKUP_PARENT as c_uint != 0 {
-        // SAFETY: As above.
-        return unsafe { assume_directory(sb, &kept.peer) };
-    }
     // SAFETY: As above; the dentry is referenced during the call.
     let path = unsafe { Path::of(dentry) }?;
     let path = path.at_node()?;
@@ -358,9 +354,17 @@ unsafe fn find(
     {
         return Err(ENAMETOOLONG);
     }
-    let (header, attributes) = lookup_at(&kept.peer, path)?;
-    // SAFETY: As above.
-    unsafe { get(sb, &kept.peer, &header, &attributes) }
+    match lookup_at(&kept.peer, path) {
+        // SAFETY: As above.
+        Ok((header, attributes)) => unsafe { get(sb, &kept.peer, &header, &attributes) },
+        Err(error)
+            if error == EACCES && lookup_flags & bindings::VREMOTE_LOOKUP_PARENT as c_uint != 0 =>
+        {
+            // SAFETY: As above.
+            unsafe { assume_directory(sb, &kept.peer) }
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Says whether a name still means what it did: see the top. Of the root's names that is whether the node is still a peer.
@@ -410,13 +414,18 @@ unsafe fn is_valid(dentry: *mut dentry, lookup_flags: c_uint) -> Result<bool> {
         )
     };
     let path = path.at_node()?;
-    if has(bindings::VREMOTE_LOOKUP_PARENT as c_uint) || path == b"/" {
-        return Ok(kind == bindings::S_IFDIR);
+    let is_directory = kind == bindings::S_IFDIR;
+    if path == b"/" {
+        return Ok(is_directory);
     }
-    if kind == bindings::S_IFREG
-        && has(bindings::VREMOTE_LOOKUP_OPEN as c_uint)
-        && !has((bindings::VREMOTE_LOOKUP_REVAL | bindings::VREMOTE_LOOKUP_CREATE) as c_uint)
-    {
+    let in_the_middle = has(bindings::VREMOTE_LOOKUP_PARENT as c_uint);
+    let trusts = !has(bindings::VREMOTE_LOOKUP_REVAL as c_uint);
+    if is_directory && in_the_middle && trusts {
+        return Ok(true);
+    }
+    let is_opened = has(bindings::VREMOTE_LOOKUP_OPEN as c_uint)
+        && !has((bindings::VREMOTE_LOOKUP_CREATE | bindings::VREMOTE_LOOKUP_DIRECTORY) as c_uint);
+    if kind == bindings::S_IFREG && is_opened && !in_the_middle && trusts {
         // `open` asks, and comes back here if it was another file.
         return Ok(true);
     }
@@ -424,15 +433,12 @@ unsafe fn is_valid(dentry: *mut dentry, lookup_flags: c_uint) -> Result<bool> {
         Err(error) if error == ENOENT => return Ok(false),
         answer => answer?,
     };
-    let same = if kind == bindings::S_IFDIR {
-        attributes.mode & bindings::S_IFMT == bindings::S_IFDIR
-    } else {
-        kept.identity == Some(Identity::of(&attributes))
-    };
-    if same && kept.identity == Some(Identity::of(&attributes)) {
+    let found = Some(Identity::of(&attributes));
+    if kept.identity == found {
         kept.learn(&header, &attributes);
+        return Ok(true);
     }
-    Ok(same)
+    Ok(kept.identity.is_none() && attributes.mode & bindings::S_IFMT == bindings::S_IFDIR)
 }
 
 /// `atomic_open`: for files to be created.
