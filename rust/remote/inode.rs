@@ -622,6 +622,13 @@ unsafe fn refresh(dentry: *mut dentry, inode: *mut inode) -> Result<Option<(dev_
         return seen(identity);
     }
     // SAFETY: By this function's contract.
+    if let (Some(identity), true) =
+        (kept.identity, unsafe { bindings::vremote_inode_is_nameless(inode) })
+    {
+        // There is nothing left that the origin could be asked about.
+        return seen(identity);
+    }
+    // SAFETY: By this function's contract.
     let path = unsafe { Path::of(dentry) }?;
     let path = path.at_node()?;
     if path == b"/" {

@@ -201,7 +201,7 @@ pub(super) unsafe extern "C" fn link(
 ///
 /// # Safety
 ///
-/// As `of`.
+/// As `of`; `dentry` has an inode.
 unsafe fn remove(directory: *mut inode, dentry: *mut dentry, is_directory: bool) -> Result {
     // SAFETY: By this function's contract.
     let (kept, path) = unsafe { of(directory, dentry) }?;
@@ -210,6 +210,8 @@ unsafe fn remove(directory: *mut inode, dentry: *mut dentry, is_directory: bool)
         ..Header::new(Kind::Remove)
     };
     ask(&kept.peer, header, path.at_node()?, &[])?;
+    // SAFETY: By this function's contract it has an inode.
+    unsafe { bindings::vremote_inode_loses_name((*dentry).d_inode) };
     Ok(())
 }
 
@@ -248,6 +250,8 @@ pub(super) unsafe extern "C" fn rename(
 ) -> c_int {
     let rename = || {
         // SAFETY: By this function's contract.
+        let replaced = unsafe { (*new).d_inode };
+        // SAFETY: As above.
         let ((from, old), (to, new)) = unsafe { (of(from, old)?, of(to, new)?) };
         if !Arc::ptr_eq(&from.peer, &to.peer) {
             return Err(EXDEV);
@@ -257,6 +261,10 @@ pub(super) unsafe extern "C" fn rename(
             ..Header::new(Kind::Rename)
         };
         ask(&from.peer, header, old.at_node()?, new.at_node()?)?;
+        if !replaced.is_null() && flags & bindings::RENAME_EXCHANGE == 0 {
+            // SAFETY: The kernel keeps what has the new name.
+            unsafe { bindings::vremote_inode_loses_name(replaced) };
+        }
         Ok(())
     };
     errno(rename())
@@ -419,6 +427,10 @@ pub(super) unsafe extern "C" fn fsync(
 unsafe fn commit(file: *mut file, datasync: bool) -> Result {
     // SAFETY: By this function's contract.
     let (kept, path) = unsafe { of((*file).f_inode, bindings::vremote_file_dentry(file)) }?;
+    // SAFETY: By this function's contract. There is nothing to put on a disk of what was removed.
+    if unsafe { bindings::vremote_inode_is_nameless((*file).f_inode) } {
+        return Ok(());
+    }
     let header = Header {
         index: kept.identity.map_or(0, |identity| identity.ino),
         flags: if datasync { flags::DATASYNC } else { 0 },
