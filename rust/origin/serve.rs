@@ -296,20 +296,22 @@ fn answer(peer: &Arc<Peer>, header: &Header, payload: &[u8], bulk: &mut KVVec<u8
         Kind::List => namespace::list(header, payload, bulk),
         Kind::ReadLink => namespace::read_link(header, payload, bulk),
         Kind::Make | Kind::Link | Kind::Remove | Kind::Rename | Kind::SetAttr => {
-            namespace::change(header, payload).map(|attributes| {
+            namespace::change(peer.slot, header, payload).map(|attributes| {
                 if let Some(attributes) = attributes {
                     answer.attach(&attributes);
                 }
             })
         }
-        Kind::GetXattr => xattr::get(header, payload, &mut answer.header, bulk),
-        Kind::ListXattr => xattr::list(header, payload, bulk),
+        Kind::GetXattr => xattr::get(peer.slot, header, payload, &mut answer.header, bulk),
+        Kind::ListXattr => xattr::list(peer.slot, header, payload, bulk),
         Kind::StatFs => namespace::space(payload).map(|space| {
             answer.payload[..SPACE_BYTES].copy_from_slice(&space.encode());
             answer.length = SPACE_BYTES;
         }),
         Kind::Commit if header.file == 0 => namespace::commit(header, payload),
-        Kind::SetXattr => xattr::set(header, payload).map(|attributes| answer.attach(&attributes)),
+        Kind::SetXattr => {
+            xattr::set(peer.slot, header, payload).map(|attributes| answer.attach(&attributes))
+        }
         _ => with_file(peer, header, payload, &mut answer),
     };
     if let Err(error) = result {
@@ -747,7 +749,7 @@ pub(super) fn settle_if_idle(share: &Arc<Share>) {
     }
 }
 
-fn attributes_of(file: &OwnFile) -> Result<Attributes> {
+pub(super) fn attributes_of(file: &OwnFile) -> Result<Attributes> {
     let mut stat = bindings::kstat::default();
     let mut generation = 0;
     // SAFETY: The file is open, `stat` and `generation` are ours.

@@ -102,7 +102,8 @@ pub enum Kind {
     /// Gives a file another name. `index`: flags of renameat2(2); `payload`: [`Credentials`], present path and new path
     /// ([`Names`]).
     Rename = 28,
-    /// Sets mode, owner or times of the file with inode number `index` (0: any), and in any case that of its change. `payload`: [`Credentials`], path and [`Change`]
+    /// Sets mode, owner or times of the file with inode number `index` (0: any), or of `file` if that is not 0, whatever its path has become;
+    /// and in any case the time of its change. `payload`: [`Credentials`], path and [`Change`]
     /// ([`Names`]). Reply: [`Attributes`].
     SetAttr = 29,
 
@@ -131,14 +132,14 @@ pub enum Kind {
     /// Answered by `Reply`.
     Put = 38,
 
-    /// Value of an extended attribute of what has inode number `index` (0: any). `size`: room for the value, 0: only its length is
+    /// Value of an extended attribute of what has inode number `index` (0: any), or of `file` as in `SetAttr`. `size`: room for the value, 0: only its length is
     /// wanted. `payload`: [`Credentials`], path and [`Xattr`] without a value ([`Names`]). Reply: `count`: bytes of the value, which
     /// is the payload.
     GetXattr = 39,
-    /// Sets or removes an extended attribute of what has inode number `index` (0: any). `size`: bits of [`xattr`]. `payload`:
+    /// Sets or removes an extended attribute of what has inode number `index` (0: any), or of `file` as in `SetAttr`. `size`: bits of [`xattr`]. `payload`:
     /// [`Credentials`], path and [`Xattr`] ([`Names`]). Reply: [`Attributes`].
     SetXattr = 40,
-    /// Names of the extended attributes of what has inode number `index` (0: any). `payload`: [`Credentials`] and a path. Reply
+    /// Names of the extended attributes of what has inode number `index` (0: any), or of `file` as in `SetAttr`. `payload`: [`Credentials`] and a path. Reply
     /// payload: the names, each with a NUL behind it.
     ListXattr = 41,
 

@@ -613,11 +613,7 @@ unsafe fn refresh(dentry: *mut dentry, inode: *mut inode) -> Result<Option<(dev_
         let device = device::number(kept.peer.slot, identity.device)?;
         Ok(Some((device, identity.ino)))
     };
-    let open = {
-        let state = kept.state.lock();
-        state.file != 0 && state.readers + state.writers != 0
-    };
-    if let Some(identity) = kept.identity.filter(|_| open) {
+    if let Some(identity) = kept.identity.filter(|_| kept.open_id() != 0) {
         kept.refresh()?;
         return seen(identity);
     }

@@ -482,8 +482,9 @@ pub(super) unsafe fn set_attributes(dentry: *mut dentry, wanted: *const iattr) -
         atime,
         mtime,
     };
-    // A descriptor's file may have lost its name to another one.
+    // A file may have lost its name to another one.
     let header = Header {
+        file: kept.open_id(),
         index: kept.identity.map_or(0, |identity| identity.ino),
         ..Header::new(Kind::SetAttr)
     };

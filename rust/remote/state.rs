@@ -420,6 +420,16 @@ impl Inode {
         self.state.lock().size
     }
 
+    /// The file id while this node has the file open, else 0: by it the origin knows the file, whatever its path has become.
+    pub(super) fn open_id(&self) -> u64 {
+        let state = self.state.lock();
+        if state.readers + state.writers == 0 {
+            0
+        } else {
+            state.file
+        }
+    }
+
     /// Makes sure, after it was done, that what was done with cached pages in this [life](State::life) was done in time: waits for the lease
     /// if it has run out. That it is renewed means that the origin has not given away anything. Sleeps.
     ///

@@ -206,8 +206,28 @@ drop:
 	return err;
 }
 
-/* Mode, owner and times, of a symlink itself if it is one; ESTALE if the name is that of another inode by now. */
-int vremote_names_change(const struct path *root, const char *name, u64 ino, const struct vremote_change *change)
+/* An open file, or if there is none what has the name now, if it is the inode that is meant. */
+static int find_inode(struct file *file, const struct path *root, const char *name, u64 ino, struct path *path)
+{
+	int err;
+
+	if (file) {
+		*path = file->f_path;
+		path_get(path);
+		return 0;
+	}
+	err = vfs_path_lookup(root->dentry, root->mnt, *name ? name : ".", 0, path);
+	if (err)
+		return err;
+	if (!ino || d_inode(path->dentry)->i_ino == ino)
+		return 0;
+	path_put(path);
+	return -ESTALE;
+}
+
+/* Mode, owner and times, of a symlink itself if it is one. */
+int vremote_names_change(struct file *file, const struct path *root, const char *name, u64 ino,
+			 const struct vremote_change *change)
 {
 	struct iattr attr = {
 		.ia_valid = change->valid & ~ATTR_KILL_SUID,
@@ -217,10 +237,10 @@ int vremote_names_change(const struct path *root, const char *name, u64 ino, con
 	struct path path;
 	int err;
 
-	err = vfs_path_lookup(root->dentry, root->mnt, name, 0, &path);
+	err = find_inode(file, root, name, ino, &path);
 	if (err)
 		return err;
-	err = ino && d_inode(path.dentry)->i_ino != ino ? -ESTALE : mnt_want_write(path.mnt);
+	err = mnt_want_write(path.mnt);
 	if (err)
 		goto put;
 	inode_lock(d_inode(path.dentry));
@@ -294,25 +314,12 @@ ssize_t vremote_names_resolve(const struct path *root, const char *name, u8 *buf
 	return length;
 }
 
-/* What has the name now, if it is the inode that is meant. */
-static int find_inode(const struct path *root, const char *name, u64 ino, struct path *path)
-{
-	int err = vfs_path_lookup(root->dentry, root->mnt, *name ? name : ".", 0, path);
-
-	if (err)
-		return err;
-	if (!ino || d_inode(path->dentry)->i_ino == ino)
-		return 0;
-	path_put(path);
-	return -ESTALE;
-}
-
 /* The value of an extended attribute, or without room for it its length only. */
-ssize_t vremote_names_get_xattr(const struct path *root, const char *name, u64 ino, const char *attribute, u8 *value,
-				size_t bytes)
+ssize_t vremote_names_get_xattr(struct file *file, const struct path *root, const char *name, u64 ino, const char *attribute,
+				u8 *value, size_t bytes)
 {
 	struct path path;
-	ssize_t length = find_inode(root, name, ino, &path);
+	ssize_t length = find_inode(file, root, name, ino, &path);
 
 	if (length)
 		return length;
@@ -322,11 +329,11 @@ ssize_t vremote_names_get_xattr(const struct path *root, const char *name, u64 i
 }
 
 /* Sets an extended attribute, or removes it if there is no value. */
-int vremote_names_set_xattr(const struct path *root, const char *name, u64 ino, const char *attribute, const u8 *value,
-			    size_t bytes, int flags)
+int vremote_names_set_xattr(struct file *file, const struct path *root, const char *name, u64 ino, const char *attribute,
+			    const u8 *value, size_t bytes, int flags)
 {
 	struct path path;
-	int err = find_inode(root, name, ino, &path);
+	int err = find_inode(file, root, name, ino, &path);
 
 	if (err)
 		return err;
@@ -344,10 +351,10 @@ put:
 }
 
 /* The names of all extended attributes, of every kind, each with its NUL. */
-ssize_t vremote_names_list_xattr(const struct path *root, const char *name, u64 ino, u8 *names, size_t bytes)
+ssize_t vremote_names_list_xattr(struct file *file, const struct path *root, const char *name, u64 ino, u8 *names, size_t bytes)
 {
 	struct path path;
-	ssize_t length = find_inode(root, name, ino, &path);
+	ssize_t length = find_inode(file, root, name, ino, &path);
 
 	if (length)
 		return length;
@@ -361,7 +368,7 @@ int vremote_names_sync(const struct path *root, const char *name, u64 ino, bool 
 {
 	struct file *file;
 	struct path path;
-	int err = find_inode(root, name, ino, &path);
+	int err = find_inode(NULL, root, name, ino, &path);
 
 	if (err)
 		return err;
