@@ -291,7 +291,7 @@ fn answer(peer: &Arc<Peer>, header: &Header, payload: &[u8], bulk: &mut KVVec<u8
     };
     let result = match header.kind {
         kind if kind.changes() && drain::is_drained() => Err(EROFS),
-        Kind::Lookup => look_up(payload).map(|attributes| answer.attach(&attributes)),
+        Kind::Lookup => look_up(header, payload).map(|attributes| answer.attach(&attributes)),
         Kind::Open => open(peer, header, payload, &mut answer),
         Kind::List => namespace::list(header, payload, bulk),
         Kind::ReadLink => namespace::read_link(header, payload, bulk),
@@ -491,18 +491,29 @@ pub(super) fn check_path(path: &[u8]) -> Result {
     Ok(())
 }
 
-fn look_up(payload: &[u8]) -> Result<Attributes> {
+fn look_up(header: &Header, payload: &[u8]) -> Result<Attributes> {
     let (user, path) = who_and_where(payload)?;
+    let rights =
+        header.index as u32 & (bindings::MAY_READ | bindings::MAY_WRITE | bindings::MAY_EXEC);
     if let Some(share) = by_descriptor(path) {
+        let acting = Acting::begin(&user, false)?;
+        // SAFETY: The file is open; we may sleep.
+        kernel::error::to_result(unsafe {
+            bindings::vremote_origin_may(share.file.as_ptr(), rights as i32)
+        })?;
+        drop(acting);
         let mut attributes = attributes_of(&share.file)?;
         attributes.size = share.size();
         return Ok(attributes);
     }
     if let Some((export, rest)) = export::containing(path) {
         let _acting = Acting::begin(&user, export.root_squash)?;
-        return export.stat(rest);
+        return export.stat_with(rest, rights);
     }
     if is_way(path)? {
+        if rights & bindings::MAY_WRITE != 0 {
+            return Err(EACCES);
+        }
         return Ok(Attributes {
             ino: way_ino(path),
             generation: u64::MAX,

@@ -108,12 +108,7 @@ pub(super) fn set(node: Node, header: &Header, payload: &[u8]) -> Result<Attribu
 }
 
 /// `ListXattr`: into `list` the names of users' attributes.
-pub(super) fn list(
-    node: Node,
-    header: &Header,
-    payload: &[u8],
-    list: &mut KVVec<u8>,
-) -> Result {
+pub(super) fn list(node: Node, header: &Header, payload: &[u8], list: &mut KVVec<u8>) -> Result {
     let (user, path) = serve::who_and_where(payload)?;
     let open = open_file(node, header)?;
     let mut all = KVVec::<u8>::zeroed(MAX_XATTR, GFP_KERNEL)?;

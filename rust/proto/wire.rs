@@ -66,7 +66,8 @@ pub enum Kind {
     /// Answer to any control request and to `Put`: `status`, `seq` and `size` of the file, more by kind.
     Reply = 3,
 
-    /// `payload`: [`Credentials`] and a path. Reply payload: [`Attributes`].
+    /// `index`: the rights that are asked about, as access(2) has them (4 to read, 2 to write, 1 to run or search; 0: none); without them
+    /// the answer is `EACCES`. `payload`: [`Credentials`] and a path. Reply payload: [`Attributes`].
     Lookup = 16,
     /// `index`: open flags, or [`OPEN_TO_RUN`]; `size`: creation mode, `payload`: [`Credentials`] and a path. Reply: `file`, [`Attributes`],
     /// `count`: as in `Commit`.

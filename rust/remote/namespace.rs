@@ -428,7 +428,7 @@ unsafe fn commit(file: *mut file, datasync: bool) -> Result {
     // SAFETY: By this function's contract.
     let (kept, path) = unsafe { of((*file).f_inode, bindings::vremote_file_dentry(file)) }?;
     // SAFETY: By this function's contract. There is nothing to put on a disk of what was removed.
-    if unsafe { bindings::vremote_inode_is_nameless((*file).f_inode) } {
+    if unsafe { bindings::vremote_inode_links((*file).f_inode) } == 0 {
         return Ok(());
     }
     let header = Header {

@@ -209,17 +209,17 @@ drop:
 /* An open file, or if there is none what has the name now, if it is the inode that is meant. */
 static int find_inode(struct file *file, const struct path *root, const char *name, u64 ino, struct path *path)
 {
-	int err;
+	int err = 0;
 
-	if (file) {
-		*path = file->f_path;
+	if (file || !*name) {
+		*path = file ? file->f_path : *root;
 		path_get(path);
-		return 0;
+	} else {
+		err = vfs_path_lookup(root->dentry, root->mnt, name, 0, path);
 	}
-	err = vfs_path_lookup(root->dentry, root->mnt, *name ? name : ".", 0, path);
 	if (err)
 		return err;
-	if (!ino || d_inode(path->dentry)->i_ino == ino)
+	if (file || !ino || d_inode(path->dentry)->i_ino == ino)
 		return 0;
 	path_put(path);
 	return -ESTALE;

@@ -220,19 +220,28 @@ static int vremote_origin_getattr(const struct path *path, struct kstat *stat, u
 }
 
 /* Path look-up and path_put in one; struct path is built on the stack. */
-int vremote_origin_stat_below(const struct path *root, const char *name, struct kstat *stat, u32 *generation)
+int vremote_origin_stat_below(const struct path *root, const char *name, int rights, struct kstat *stat, u32 *generation)
 {
-	struct path path;
-	int err;
+	struct path path = *root;
+	int err = 0;
 
-	if (!*name)
-		return vremote_origin_getattr(root, stat, generation);
-	err = vfs_path_lookup(root->dentry, root->mnt, name, 0, &path);
+	if (*name)
+		err = vfs_path_lookup(root->dentry, root->mnt, name, 0, &path);
+	else
+		path_get(&path);
 	if (err)
 		return err;
 	err = vremote_origin_getattr(&path, stat, generation);
+	if (!err && rights)
+		err = inode_permission(mnt_idmap(path.mnt), d_inode(path.dentry), rights);
 	path_put(&path);
 	return err;
+}
+
+/* MAY_* as a number, and inlines. Whether the caller has these rights. */
+int vremote_origin_may(struct file *file, int rights)
+{
+	return rights ? inode_permission(file_mnt_idmap(file), file_inode(file), rights) : 0;
 }
 
 /* The flags are macros. */

@@ -30,8 +30,9 @@ void vremote_origin_path_put(struct path *path);
 char *vremote_origin_path_of(struct file *file, char *buffer, int bytes);
 int vremote_origin_truncate(struct file *file, loff_t size);
 int vremote_origin_allocate(struct file *file, int mode, loff_t offset, loff_t bytes);
-int vremote_origin_stat_below(const struct path *root, const char *name, struct kstat *stat,
+int vremote_origin_stat_below(const struct path *root, const char *name, int rights, struct kstat *stat,
 			      u32 *generation);
+int vremote_origin_may(struct file *file, int rights);
 int vremote_origin_stat(struct file *file, struct kstat *stat, u32 *generation);
 int vremote_origin_shareable(struct file *file);
 struct address_space *vremote_origin_mapping(struct file *file);

@@ -259,9 +259,9 @@ void vremote_inode_loses_name(struct inode *inode)
 }
 
 /* A member of an anonymous union. */
-bool vremote_inode_is_nameless(struct inode *inode)
+unsigned int vremote_inode_links(struct inode *inode)
 {
-	return !inode->i_nlink;
+	return inode->i_nlink;
 }
 
 /*

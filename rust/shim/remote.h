@@ -68,7 +68,7 @@ enum {
 void vremote_inode_update(struct inode *inode, const struct vremote_attributes *attributes);
 void vremote_inode_fill_stat(struct inode *inode, struct kstat *stat, u32 mask);
 void vremote_inode_loses_name(struct inode *inode);
-bool vremote_inode_is_nameless(struct inode *inode);
+unsigned int vremote_inode_links(struct inode *inode);
 int vremote_inode_drop(struct inode *inode);
 bool vremote_inode_is_new(struct inode *inode);
 void vremote_inode_is_directory(struct inode *inode);
