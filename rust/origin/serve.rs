@@ -178,6 +178,9 @@ fn put(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8>) {
     if payload.len() > PAGE_BYTES {
         return;
     }
+    if header.has(flags::TOUCHED) {
+        share.state.lock().touch(peer.slot, header.request);
+    }
     let event = Event::Put {
         node: peer.slot,
         request: header.request,
@@ -387,6 +390,11 @@ fn with_file(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Ans
         }
         Kind::Write => {
             writable()?;
+            if header.has(flags::TOUCHED) {
+                // SAFETY: The file is open; we hold no lock.
+                unsafe { bindings::vremote_origin_touch(share.file.as_ptr()) };
+                return answer.describe(&share);
+            }
             let append = header.has(flags::APPEND);
             let mut pos = if append {
                 0
@@ -677,6 +685,7 @@ fn count_open(share: &Share, node: Node, write: bool) -> Result<bool> {
                 node,
                 readers: 0,
                 writers: 0,
+                touched: 0,
             })
             .map_err(|_| EAGAIN)?;
     }

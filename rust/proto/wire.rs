@@ -80,7 +80,8 @@ pub enum Kind {
     /// Sets the size of `file` to `size`. Reply: [`Attributes`].
     SetSize = 20,
     /// Writes `payload` at byte `index` of `file`, or at its end with flag `APPEND`, through the origin's own write path.
-    /// Reply: `index` where it was written, `count` bytes, `size` after it.
+    /// Reply: `index` where it was written, `count` bytes, `size` after it. With flag `TOUCHED` nothing is written: the sender has done that
+    /// in its page cache, and the times of `file` become now. Reply: [`Attributes`].
     Write = 21,
     /// fsync of `file` at the origin, after this node's `Put`s. `count`: the errors of writing it to disk that this node has been told of, as
     /// the origin counts them. Reply: their new `count`; `index`: the errno of a new one, 0 for none. With `file` 0 of the directory
@@ -129,8 +130,8 @@ pub enum Kind {
     Recall = 36,
     /// Done with `Invalidate`, or for `Recall`: nothing is held.
     Ack = 37,
-    /// Brings page `index` home: `seq` of the grant it was held under, flag `KEEP`, payload the page (up to EOF).
-    /// Answered by `Reply`.
+    /// Brings page `index` home: `seq` of the grant it was held under, flag `KEEP`, payload the page (up to EOF), flag `TOUCHED`: the origin
+    /// was not told before that the file was written to. Answered by `Reply`.
     Put = 38,
 
     /// Value of an extended attribute of what has inode number `index` (0: any), or of `file` as in `SetAttr`. `size`: room for the value, 0: only its length is
@@ -298,8 +299,10 @@ pub mod flags {
     pub const RETRY: u16 = 1 << 5;
     /// `Commit`: data only (fdatasync).
     pub const DATASYNC: u16 = 1 << 6;
+    /// `Write`, `Put`: the file was written to, and its times are to say so.
+    pub const TOUCHED: u16 = 1 << 7;
     /// All bits that version 1 knows; others are a counted drop.
-    pub const ALL: u16 = (1 << 7) - 1;
+    pub const ALL: u16 = (1 << 8) - 1;
 }
 
 /// The fixed header. `Default` is all zero, with kind `Hello`; fields that a kind does not name are zero.

@@ -16,7 +16,7 @@ use kernel::{
     ffi::{c_int, c_long, c_uint},
     iov::IovIterSource,
     prelude::*,
-    sync::{new_spinlock, Arc, SpinLock},
+    sync::{atomic::Relaxed, new_spinlock, Arc, SpinLock},
 };
 
 use super::{errno, inode as names, state::Inode};
@@ -300,6 +300,11 @@ unsafe extern "C" fn release(inode: *mut inode, file: *mut file) -> c_int {
         )
     };
     if let Some(kept) = kept {
+        // Who looks at the file by its path afterwards sees that it was written to. If the origin does not answer, it hears of it with the
+        // first page that is sent home.
+        if handle.writes && kept.touched.load(Relaxed) && kept.peer.leased() {
+            let _ = kept.refresh_times();
+        }
         {
             let mut state = kept.state.lock();
             *(if handle.writes {
@@ -342,6 +347,37 @@ impl Inode {
         let attributes = Attributes::decode(&answer.payload).ok_or(EPROTO)?;
         self.learn(&answer.header, &attributes);
         Ok(())
+    }
+
+    /// As [`Inode::refresh`], and before that the origin is told of what was written here: the file's times are those of the last write
+    /// then, and nothing that is sent home later changes them.
+    pub(super) fn refresh_times(&self) -> Result {
+        if !self.touched.xchg(false, Relaxed) {
+            return self.refresh();
+        }
+        let touch = || {
+            let header = Header {
+                file: self.state.lock().usable()?,
+                flags: flags::TOUCHED,
+                ..Header::new(Kind::Write)
+            };
+            let answer = call(&self.peer, header, &[])?;
+            let attributes = Attributes::decode(&answer.payload).ok_or(EPROTO)?;
+            self.learn(&answer.header, &attributes);
+            Ok(())
+        };
+        match touch() {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.touched.store(true, Relaxed);
+                // The origin is drained; or whoever wrote has closed the file, and the origin did not answer then.
+                if error == EROFS || error == EBADF {
+                    self.refresh()
+                } else {
+                    Err(error)
+                }
+            }
+        }
     }
 
     /// Reads with `read`, which ends in `EIO` where a page could not be had; before that makes sure that the size is known well enough
@@ -639,6 +675,7 @@ fn write_cached(kept: &Arc<Inode>, from: &mut IovIterSource<'_>, position: u64) 
             if copied != 0 {
                 folio.flush();
                 folio.mark_dirty();
+                kept.touched.store(true, Relaxed);
             }
             copied
         };

@@ -21,7 +21,7 @@ use kernel::{
     },
     ffi::{c_int, c_uint},
     prelude::*,
-    sync::Arc,
+    sync::{atomic::Relaxed, Arc},
 };
 
 use super::{
@@ -715,7 +715,7 @@ unsafe fn refresh(dentry: *mut dentry, inode: *mut inode) -> Result<Option<(dev_
         Ok(Some((device, identity.ino)))
     };
     if let Some(identity) = kept.identity.filter(|_| kept.open_id() != 0) {
-        kept.refresh()?;
+        kept.refresh_times()?;
         return seen(identity);
     }
     // SAFETY: By this function's contract.
@@ -762,6 +762,10 @@ unsafe extern "C" fn setattr(
         let inode = (*dentry).d_inode;
         let valid = (*attributes).ia_valid;
         if valid & bindings::ATTR_SIZE == 0 {
+            // A time that is set is later than what was written before.
+            if let Some(kept) = Inode::of(inode).filter(|kept| kept.touched.load(Relaxed)) {
+                let _ = kept.refresh_times();
+            }
             return errno(namespace::set_attributes(dentry, attributes));
         }
         // What comes along with a size, times and the loss of set-id bits, is for the origin to do.

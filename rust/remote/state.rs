@@ -133,6 +133,8 @@ pub(crate) struct Inode {
     /// The page that comes next if a program stores to one page after another, times 256, and how many were asked for ahead of the last one
     /// (`map.rs`).
     pub(super) stores: Atomic<u64>,
+    /// Written to here, and the origin, whose the times are, does not know yet.
+    pub(super) touched: Atomic<bool>,
     #[pin]
     pub(super) state: SpinLock<State>,
     /// [`Copy::word`] of each page; under the lock of `state`.
@@ -261,6 +263,7 @@ impl Inode {
                 identity,
                 raw: Atomic::new(0),
                 stores: Atomic::new(u64::MAX),
+                touched: Atomic::new(false),
                 state <- new_spinlock!(State {
                     file: 0,
                     readers: 0,

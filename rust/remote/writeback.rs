@@ -49,6 +49,8 @@ pub(super) struct Put {
     count: usize,
     /// Sent first by a batch, so not by the exchange.
     batched: Atomic<bool>,
+    /// The first one since something was written that the origin was not told of.
+    touched: Atomic<bool>,
     /// Refused, or given up: the page is to be discarded. Set under the state's lock.
     failed: Atomic<bool>,
 }
@@ -80,6 +82,7 @@ impl Put {
             request,
             count,
             batched: Atomic::new(false),
+            touched: Atomic::new(false),
             failed: Atomic::new(false),
         };
         Ok(Arc::new(put, GFP_KERNEL)?)
@@ -109,6 +112,17 @@ impl Put {
         } else {
             folio.remove(self.inode.mapping());
         }
+        // Now that nobody writes to the page.
+        let touched = self.inode.touched.xchg(false, Relaxed);
+        self.touched.store(touched, Relaxed);
+    }
+
+    fn header(&self) -> Header {
+        let mut header = self.header;
+        if self.touched.load(Relaxed) {
+            header.flags |= flags::TOUCHED;
+        }
+        header
     }
 
     fn launch(self: &Arc<Put>) {
@@ -205,7 +219,7 @@ impl Exchange for Put {
         if !retry && self.batched.load(Relaxed) {
             return;
         }
-        let mut header = self.header;
+        let mut header = self.header();
         if retry {
             header.flags |= flags::RETRY;
         }
@@ -311,7 +325,7 @@ impl Inode {
         put.launch();
         // What does not get out now is repeated. Who writes to the folio before the batch leaves had the confirmation of a repetition.
         let page = Payload::Page(put.folio.clone(), put.count);
-        let _ = batch.push(&put.header, page);
+        let _ = batch.push(&put.header(), page);
         Ok(())
     }
 

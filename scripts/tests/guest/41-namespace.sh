@@ -169,6 +169,11 @@ check "… takes the set-uid bit, at the origin" o "(lambda s: (s.st_uid, s.st_g
 check "times" r "os.utime('$M/file', ns=(1234567890123456789, 987654321000000001)) or (lambda s: (s.st_atime_ns, s.st_mtime_ns))(os.stat('$M/file'))" "(1234567890123456789, 987654321000000001)"
 check "… at the origin" o "os.stat('$E/file').st_mtime_ns" 987654321000000001
 check "touch" r "run('touch $M/file') or abs(os.stat('$M/file').st_mtime - time.time()) < 30"
+check "a write inside the file sets its time" r "os.utime('$M/file', (1000, 1000)) or globals().update(fd=os.open('$M/file', RW)) or os.pwrite(fd, b'L', 0) and os.fstat(fd).st_mtime > 1000"
+check "… which others see when it is closed" r "os.utime('$M/file', (1000, 1000)) or os.pwrite(fd, b'l', 0) and os.close(fd)" ok
+check "… at the origin" o "os.stat('$E/file').st_mtime > 1000"
+check "a time that is set afterwards stays" r "globals().update(fd=os.open('$M/file', RW)) or os.pwrite(fd, b'L', 0) and os.utime('$M/file', (1000, 2000)) or os.close(fd) or os.stat('$M/file').st_mtime" 2000.0
+check "… at the origin, when the page is there" o "(get('$E/file')[:1], os.stat('$E/file').st_mtime)" "(b'L', 2000.0)"
 check "by descriptor" r "globals().update(fd=os.open('$M/file', RW)) or os.fchmod(fd, 0o640) or os.fstat(fd).st_mode & 0o777" 416
 must o "os.rename('$E/file', '$E/elsewhere'); put('$E/file', b'another'); os.chmod('$E/file', 0o600)"
 check "a descriptor's file has lost its name to another: that one is left alone" r "os.fchmod(fd, 0o604) or os.fstat(fd).st_mode & 0o777" 388
