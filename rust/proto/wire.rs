@@ -92,7 +92,7 @@ pub enum Kind {
     /// payload, none if there are no more.
     List = 23,
     /// Where a symlink leads. `payload`: [`Credentials`] and a path. Reply payload: the target as it is written; with `index` 1 the
-    /// absolute path of what it leads to at last, below the export.
+    /// absolute path of what it leads to at last, below the export; there need not be anything.
     ReadLink = 24,
     /// A new directory, symlink, FIFO, socket or empty file. `index`: mode, type included; `payload`: [`Credentials`], path and target ([`Names`]).
     /// Reply: [`Attributes`].

@@ -291,6 +291,83 @@ ssize_t vremote_names_read_link(const struct path *root, const char *name, u8 *b
 	return length;
 }
 
+/* The absolute path of a path, and behind it `last`, if there is one; its length. */
+static ssize_t put_path(const struct path *path, const char *last, u8 *buffer, size_t bytes)
+{
+	char *at = d_path(path, (char *)buffer, bytes);
+	size_t length, more = last ? strlen(last) + 1 : 0;
+
+	if (IS_ERR(at))
+		return PTR_ERR(at);
+	length = strlen(at);
+	memmove(buffer, at, length);
+	if (length + more > bytes)
+		return -ENAMETOOLONG;
+	if (last) {
+		buffer[length] = '/';
+		memcpy(buffer + length + 1, last, more - 1);
+	}
+	return length + more;
+}
+
+/* The same for what a symlink leads to that is not there, but its directory is: it can be made. */
+static ssize_t resolve_missing(const struct path *root, const char *name, u8 *buffer, size_t bytes)
+{
+	char *at = kstrdup(name, GFP_KERNEL), *next, *last;
+	DEFINE_DELAYED_CALL(done);
+	const char *target;
+	struct path path;
+	ssize_t length;
+	int hops;
+
+	for (hops = 0; at && hops < MAXSYMLINKS; hops++) {
+		length = vfs_path_lookup(root->dentry, root->mnt, at, LOOKUP_BENEATH, &path);
+		last = strrchr(at, '/');
+		if (length == -ENOENT) {
+			next = last ? last + 1 : at;
+			if (!*next || !strcmp(next, ".") || !strcmp(next, ".."))
+				goto out;
+			if (last)
+				*last = 0;
+			length = vfs_path_lookup(root->dentry, root->mnt, last ? at : ".",
+						 LOOKUP_FOLLOW | LOOKUP_DIRECTORY | LOOKUP_BENEATH, &path);
+			if (!length) {
+				length = put_path(&path, next, buffer, bytes);
+				path_put(&path);
+			}
+			goto out;
+		}
+		if (length)
+			goto out;
+		if (!d_is_symlink(path.dentry)) {
+			/* It was made in this moment. */
+			length = put_path(&path, NULL, buffer, bytes);
+			path_put(&path);
+			goto out;
+		}
+		target = vfs_get_link(path.dentry, &done);
+		if (IS_ERR(target))
+			next = ERR_CAST(target);
+		else if (*target == '/')
+			next = ERR_PTR(-ELOOP);
+		else
+			next = kasprintf(GFP_KERNEL, "%.*s%s", last ? (int)(last - at) + 1 : 0, at, target);
+		do_delayed_call(&done);
+		clear_delayed_call(&done);
+		path_put(&path);
+		if (IS_ERR(next)) {
+			length = PTR_ERR(next);
+			goto out;
+		}
+		kfree(at);
+		at = next;
+	}
+	length = at ? -ELOOP : -ENOMEM;
+out:
+	kfree(at);
+	return length;
+}
+
 /*
  * Where a path leads when its last name is followed as well: an absolute path of this node. Nothing leads out of the root, and what is
  * absolute would.
@@ -299,19 +376,15 @@ ssize_t vremote_names_resolve(const struct path *root, const char *name, u8 *buf
 {
 	struct path path;
 	ssize_t length;
-	char *at;
-	int err;
 
-	err = vfs_path_lookup(root->dentry, root->mnt, name, LOOKUP_FOLLOW | LOOKUP_BENEATH, &path);
-	if (err)
-		return err == -EXDEV ? -ELOOP : err;
-	at = d_path(&path, (char *)buffer, bytes);
-	path_put(&path);
-	if (IS_ERR(at))
-		return PTR_ERR(at);
-	length = strlen(at);
-	memmove(buffer, at, length);
-	return length;
+	length = vfs_path_lookup(root->dentry, root->mnt, name, LOOKUP_FOLLOW | LOOKUP_BENEATH, &path);
+	if (!length) {
+		length = put_path(&path, NULL, buffer, bytes);
+		path_put(&path);
+	} else if (length == -ENOENT) {
+		length = resolve_missing(root, name, buffer, bytes);
+	}
+	return length == -EXDEV ? -ELOOP : length;
 }
 
 /* The value of an extended attribute, or without room for it its length only. */

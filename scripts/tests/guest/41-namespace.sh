@@ -126,6 +126,8 @@ check "… also to a directory" r "(os.listdir('$M/good/'), os.stat('$M/good').s
 check "… upwards, from a directory" r "os.symlink('../tofile', '$M/moved/up') or get('$M/moved/up')" "b'INNER'"
 check "… also when the directory was reached by a link" r "get('$M/good/up')" "b'INNER'"
 check "… into nowhere" r "os.symlink('nowhere', '$M/dangling') or error_of(get, '$M/dangling')" ENOENT
+check "… where a file is made then" r "put('$M/dangling', b'made') or get('$M/nowhere')" "b'made'"
+must r "os.unlink('$M/nowhere')"
 check "… in a circle" r "os.symlink('circle', '$M/circle') or error_of(get, '$M/circle')" ELOOP
 check "… out of the export" r "os.symlink('../../../../../etc/passwd', '$M/out') or error_of(get, '$M/out')" ELOOP
 check "… not followed if not wanted" r "error_of(os.open, '$M/tofile', RO | os.O_NOFOLLOW)" ELOOP
