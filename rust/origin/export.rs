@@ -200,6 +200,11 @@ impl CName {
 impl Export {
     /// `stat` of a path below, without following a symlink at its end. The caller acts as the remote user.
     pub(super) fn stat(&self, rest: &[u8]) -> Result<Attributes> {
+        self.stat_with(rest, 0)
+    }
+
+    /// As [`Export::stat`]; `EACCES` if the remote user has not all of these rights (bits of access(2)).
+    pub(super) fn stat_with(&self, rest: &[u8], rights: u32) -> Result<Attributes> {
         let name = c_string(rest)?;
         let mut stat = bindings::kstat::default();
         let mut generation = 0;
@@ -208,6 +213,7 @@ impl Export {
             bindings::vremote_origin_stat_below(
                 &self.root,
                 name.as_char_ptr(),
+                rights as i32,
                 &mut stat,
                 &mut generation,
             )

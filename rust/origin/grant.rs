@@ -109,13 +109,18 @@ impl Share {
 
     /// Puts the bytes of a `Put` into the page cache.
     pub(super) fn install(self: &Arc<Self>, index: u64, todo: &mut Todo) {
-        let incoming = {
+        let (incoming, touched) = {
             let mut state = self.state.lock();
-            state.active.get_mut(&index).and_then(|active| {
+            let incoming = state.active.get_mut(&index).and_then(|active| {
                 active.worker = super::task();
                 active.incoming.take()
-            })
+            });
+            (incoming, core::mem::take(&mut state.touched))
         };
+        if touched {
+            // SAFETY: The file is open; we hold no lock.
+            unsafe { bindings::vremote_origin_touch(self.file.as_ptr()) };
+        }
         let status = match &incoming {
             // SAFETY: The file is open and the bytes are ours; we hold no lock.
             Some(bytes) => unsafe {

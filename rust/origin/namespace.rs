@@ -7,11 +7,13 @@ use kernel::{error::to_result, prelude::*, sync::Arc};
 
 use super::{
     export::{self, c_string, Acting, CName, Export},
-    serve, share,
+    serve,
+    share::{self, Share},
 };
 use crate::bindings;
 use crate::proto::{
     limits::{MAX_NAME, MAX_PATH, PAGE_BYTES},
+    nodes::Node,
     wire::{
         change, flags, Attributes, Change, Credentials, Entry, Header, Kind, Names, Space, Time,
     },
@@ -53,6 +55,27 @@ pub(super) fn look<T>(
         return nothing();
     }
     Err(serve::refused(path))
+}
+
+/// What a request is about if that is open: found by its id, because its path may lead to another file by now, or to none. `ESTALE`: the
+/// peer has no such file open.
+pub(super) fn open_file(node: Node, header: &Header) -> Result<Option<Arc<Share>>> {
+    if header.file == 0 {
+        return Ok(None);
+    }
+    let share = share::by_id(header.file).ok_or(ESTALE)?;
+    let open = share.state.lock().opens_of(node).is_some();
+    if open {
+        Ok(Some(share))
+    } else {
+        Err(ESTALE)
+    }
+}
+
+/// The kernel's pointer, or null.
+pub(super) fn file_of(open: &Option<Arc<Share>>) -> *mut bindings::file {
+    open.as_ref()
+        .map_or(core::ptr::null_mut(), |share| share.file.as_ptr())
 }
 
 /// How much room there is where a path is; none on the way to something.
@@ -197,7 +220,7 @@ pub(super) fn read_link(header: &Header, payload: &[u8], target: &mut KVVec<u8>)
 }
 
 /// `Make`, `Link`, `Remove`, `Rename`, `SetAttr`; gives the attributes of what is there then, if the kind says so.
-pub(super) fn change(header: &Header, payload: &[u8]) -> Result<Option<Attributes>> {
+pub(super) fn change(node: Node, header: &Header, payload: &[u8]) -> Result<Option<Attributes>> {
     let (user, rest) = Credentials::decode(payload).ok_or(EINVAL)?;
     if header.kind == Kind::Remove {
         let (export, rest) = place(rest)?;
@@ -248,19 +271,33 @@ pub(super) fn change(header: &Header, payload: &[u8]) -> Result<Option<Attribute
         }
         Kind::SetAttr => {
             let change = Change::decode(names.second).ok_or(EINVAL)?;
+            let open = open_file(node, header)?;
             let _acting = Acting::begin(&user, export.root_squash)?;
-            // SAFETY: As above; the change is ours.
+            // SAFETY: As above; the file is open if there is one, the change is ours.
             to_result(unsafe {
                 bindings::vremote_names_change(
+                    file_of(&open),
                     &export.root,
                     first.as_char_ptr(),
                     header.index,
                     &for_kernel(&change),
                 )
             })?;
-            export.stat(rest).map(Some)
+            attributes_then(&open, &export, rest).map(Some)
         }
         _ => Err(EOPNOTSUPP),
+    }
+}
+
+/// The attributes of what was changed.
+pub(super) fn attributes_then(
+    open: &Option<Arc<Share>>,
+    export: &Export,
+    rest: &[u8],
+) -> Result<Attributes> {
+    match open {
+        Some(share) => serve::attributes_of(&share.file),
+        None => export.stat(rest),
     }
 }
 
@@ -270,6 +307,7 @@ fn for_kernel(change: &Change) -> bindings::vremote_change {
         (change::MODE, bindings::ATTR_MODE),
         (change::UID, bindings::ATTR_UID),
         (change::GID, bindings::ATTR_GID),
+        (change::CHOWN, bindings::ATTR_KILL_SUID),
         (change::ATIME_NOW, bindings::ATTR_ATIME),
         (
             change::ATIME,

@@ -178,6 +178,9 @@ fn put(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8>) {
     if payload.len() > PAGE_BYTES {
         return;
     }
+    if header.has(flags::TOUCHED) {
+        share.state.lock().touch(peer.slot, header.request);
+    }
     let event = Event::Put {
         node: peer.slot,
         request: header.request,
@@ -291,25 +294,27 @@ fn answer(peer: &Arc<Peer>, header: &Header, payload: &[u8], bulk: &mut KVVec<u8
     };
     let result = match header.kind {
         kind if kind.changes() && drain::is_drained() => Err(EROFS),
-        Kind::Lookup => look_up(payload).map(|attributes| answer.attach(&attributes)),
+        Kind::Lookup => look_up(header, payload).map(|attributes| answer.attach(&attributes)),
         Kind::Open => open(peer, header, payload, &mut answer),
         Kind::List => namespace::list(header, payload, bulk),
         Kind::ReadLink => namespace::read_link(header, payload, bulk),
         Kind::Make | Kind::Link | Kind::Remove | Kind::Rename | Kind::SetAttr => {
-            namespace::change(header, payload).map(|attributes| {
+            namespace::change(peer.slot, header, payload).map(|attributes| {
                 if let Some(attributes) = attributes {
                     answer.attach(&attributes);
                 }
             })
         }
-        Kind::GetXattr => xattr::get(header, payload, &mut answer.header, bulk),
-        Kind::ListXattr => xattr::list(header, payload, bulk),
+        Kind::GetXattr => xattr::get(peer.slot, header, payload, &mut answer.header, bulk),
+        Kind::ListXattr => xattr::list(peer.slot, header, payload, bulk),
         Kind::StatFs => namespace::space(payload).map(|space| {
             answer.payload[..SPACE_BYTES].copy_from_slice(&space.encode());
             answer.length = SPACE_BYTES;
         }),
         Kind::Commit if header.file == 0 => namespace::commit(header, payload),
-        Kind::SetXattr => xattr::set(header, payload).map(|attributes| answer.attach(&attributes)),
+        Kind::SetXattr => {
+            xattr::set(peer.slot, header, payload).map(|attributes| answer.attach(&attributes))
+        }
         _ => with_file(peer, header, payload, &mut answer),
     };
     if let Err(error) = result {
@@ -385,6 +390,11 @@ fn with_file(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Ans
         }
         Kind::Write => {
             writable()?;
+            if header.has(flags::TOUCHED) {
+                // SAFETY: The file is open; we hold no lock.
+                unsafe { bindings::vremote_origin_touch(share.file.as_ptr()) };
+                return answer.describe(&share);
+            }
             let append = header.has(flags::APPEND);
             let mut pos = if append {
                 0
@@ -489,18 +499,29 @@ pub(super) fn check_path(path: &[u8]) -> Result {
     Ok(())
 }
 
-fn look_up(payload: &[u8]) -> Result<Attributes> {
+fn look_up(header: &Header, payload: &[u8]) -> Result<Attributes> {
     let (user, path) = who_and_where(payload)?;
+    let rights =
+        header.index as u32 & (bindings::MAY_READ | bindings::MAY_WRITE | bindings::MAY_EXEC);
     if let Some(share) = by_descriptor(path) {
+        let acting = Acting::begin(&user, false)?;
+        // SAFETY: The file is open; we may sleep.
+        kernel::error::to_result(unsafe {
+            bindings::vremote_origin_may(share.file.as_ptr(), rights as i32)
+        })?;
+        drop(acting);
         let mut attributes = attributes_of(&share.file)?;
         attributes.size = share.size();
         return Ok(attributes);
     }
     if let Some((export, rest)) = export::containing(path) {
         let _acting = Acting::begin(&user, export.root_squash)?;
-        return export.stat(rest);
+        return export.stat_with(rest, rights);
     }
     if is_way(path)? {
+        if rights & bindings::MAY_WRITE != 0 {
+            return Err(EACCES);
+        }
         return Ok(Attributes {
             ino: way_ino(path),
             generation: u64::MAX,
@@ -664,6 +685,7 @@ fn count_open(share: &Share, node: Node, write: bool) -> Result<bool> {
                 node,
                 readers: 0,
                 writers: 0,
+                touched: 0,
             })
             .map_err(|_| EAGAIN)?;
     }
@@ -747,7 +769,7 @@ pub(super) fn settle_if_idle(share: &Arc<Share>) {
     }
 }
 
-fn attributes_of(file: &OwnFile) -> Result<Attributes> {
+pub(super) fn attributes_of(file: &OwnFile) -> Result<Attributes> {
     let mut stat = bindings::kstat::default();
     let mut generation = 0;
     // SAFETY: The file is open, `stat` and `generation` are ours.

@@ -145,10 +145,14 @@ pub(super) struct Opens {
     pub(super) node: Node,
     pub(super) readers: u32,
     pub(super) writers: u32,
+    /// The last `Put` of this node that said that the file was written to. A repetition of it says nothing new.
+    pub(super) touched: u64,
 }
 
 /// The part of a [`Share`] that changes.
 pub(super) struct State {
+    /// The next install sets the file's times.
+    pub(super) touched: bool,
     /// The file's counter of decisions.
     pub(super) next_seq: u64,
     pub(super) next_ticket: u64,
@@ -177,6 +181,15 @@ impl State {
     /// Counts of this node's opens of the file.
     pub(super) fn opens_of(&mut self, node: Node) -> Option<&mut Opens> {
         self.opens.iter_mut().find(|opens| opens.node == node)
+    }
+
+    /// A `Put` says that its node has written to the file.
+    pub(super) fn touch(&mut self, node: Node, request: u64) {
+        let last = self.opens_of(node).map(|opens| &mut opens.touched);
+        if let Some(last) = last.filter(|last| **last < request) {
+            *last = request;
+            self.touched = true;
+        }
     }
 
     /// Whether requests for this page must wait until a truncation is over.
@@ -357,6 +370,7 @@ impl Share {
                 file: own,
                 mapping,
                 state <- new_spinlock!(State {
+                    touched: false,
                     next_seq: 1,
                     next_ticket: 1,
                     pages: RBTree::new(),

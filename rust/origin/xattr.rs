@@ -10,12 +10,13 @@ use kernel::{error::to_result, prelude::*};
 
 use super::{
     export::{c_string, Acting, CName},
-    namespace::{self, look},
+    namespace::{self, file_of, look, open_file},
     serve,
 };
 use crate::bindings;
 use crate::proto::{
     limits::MAX_XATTR,
+    nodes::Node,
     wire::{xattr as bits, Attributes, Credentials, Header, Names, Xattr},
 };
 
@@ -32,6 +33,7 @@ fn name_of(xattr: &Xattr<'_>) -> Result<CName> {
 
 /// `GetXattr`: into `value` the value, into `reply` its length.
 pub(super) fn get(
+    node: Node,
     header: &Header,
     payload: &[u8],
     reply: &mut Header,
@@ -40,6 +42,7 @@ pub(super) fn get(
     let (user, rest) = Credentials::decode(payload).ok_or(EINVAL)?;
     let names = Names::decode(header, rest).ok_or(EINVAL)?;
     let attribute = name_of(&Xattr::decode(names.second).ok_or(EINVAL)?)?;
+    let open = open_file(node, header)?;
     let room = header.size.min(MAX_XATTR as u64) as usize;
     if room != 0 {
         *value = KVVec::zeroed(room, GFP_KERNEL)?;
@@ -49,9 +52,10 @@ pub(super) fn get(
         names.first,
         || Err(ENODATA),
         |export, path| {
-            // SAFETY: The root is counted, the names end with NUL, the buffer is ours; we may sleep.
+            // SAFETY: The root is counted, the file open if there is one, the names end with NUL, the buffer is ours; we may sleep.
             let bytes = unsafe {
                 bindings::vremote_names_get_xattr(
+                    file_of(&open),
                     &export.root,
                     path.as_char_ptr(),
                     header.index,
@@ -70,7 +74,7 @@ pub(super) fn get(
 }
 
 /// `SetXattr`; gives the attributes of the file then.
-pub(super) fn set(header: &Header, payload: &[u8]) -> Result<Attributes> {
+pub(super) fn set(node: Node, header: &Header, payload: &[u8]) -> Result<Attributes> {
     let (user, rest) = Credentials::decode(payload).ok_or(EINVAL)?;
     let names = Names::decode(header, rest).ok_or(EINVAL)?;
     let xattr = Xattr::decode(names.second).ok_or(EINVAL)?;
@@ -85,10 +89,12 @@ pub(super) fn set(header: &Header, payload: &[u8]) -> Result<Attributes> {
     };
     let (export, rest) = namespace::place(names.first)?;
     let path = c_string(rest)?;
+    let open = open_file(node, header)?;
     let _acting = Acting::begin(&user, export.root_squash)?;
-    // SAFETY: The root is counted, the names end with NUL, the value has so many bytes; we may sleep.
+    // SAFETY: The root is counted, the file open if there is one, the names end with NUL, the value has so many bytes; we may sleep.
     to_result(unsafe {
         bindings::vremote_names_set_xattr(
+            file_of(&open),
             &export.root,
             path.as_char_ptr(),
             header.index,
@@ -98,21 +104,23 @@ pub(super) fn set(header: &Header, payload: &[u8]) -> Result<Attributes> {
             flags,
         )
     })?;
-    export.stat(rest)
+    namespace::attributes_then(&open, &export, rest)
 }
 
 /// `ListXattr`: into `list` the names of users' attributes.
-pub(super) fn list(header: &Header, payload: &[u8], list: &mut KVVec<u8>) -> Result {
+pub(super) fn list(node: Node, header: &Header, payload: &[u8], list: &mut KVVec<u8>) -> Result {
     let (user, path) = serve::who_and_where(payload)?;
+    let open = open_file(node, header)?;
     let mut all = KVVec::<u8>::zeroed(MAX_XATTR, GFP_KERNEL)?;
     let bytes = look(
         &user,
         path,
         || Ok(0),
         |export, path| {
-            // SAFETY: The root is counted, the path ends with NUL, the buffer is ours; we may sleep.
+            // SAFETY: The root is counted, the file open if there is one, the path ends with NUL, the buffer is ours; we may sleep.
             let bytes = unsafe {
                 bindings::vremote_names_list_xattr(
+                    file_of(&open),
                     &export.root,
                     path.as_char_ptr(),
                     header.index,

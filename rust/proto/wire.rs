@@ -66,7 +66,8 @@ pub enum Kind {
     /// Answer to any control request and to `Put`: `status`, `seq` and `size` of the file, more by kind.
     Reply = 3,
 
-    /// `payload`: [`Credentials`] and a path. Reply payload: [`Attributes`].
+    /// `index`: the rights that are asked about, as access(2) has them (4 to read, 2 to write, 1 to run or search; 0: none); without them
+    /// the answer is `EACCES`. `payload`: [`Credentials`] and a path. Reply payload: [`Attributes`].
     Lookup = 16,
     /// `index`: open flags, or [`OPEN_TO_RUN`]; `size`: creation mode, `payload`: [`Credentials`] and a path. Reply: `file`, [`Attributes`],
     /// `count`: as in `Commit`.
@@ -79,7 +80,8 @@ pub enum Kind {
     /// Sets the size of `file` to `size`. Reply: [`Attributes`].
     SetSize = 20,
     /// Writes `payload` at byte `index` of `file`, or at its end with flag `APPEND`, through the origin's own write path.
-    /// Reply: `index` where it was written, `count` bytes, `size` after it.
+    /// Reply: `index` where it was written, `count` bytes, `size` after it. With flag `TOUCHED` nothing is written: the sender has done that
+    /// in its page cache, and the times of `file` become now. Reply: [`Attributes`].
     Write = 21,
     /// fsync of `file` at the origin, after this node's `Put`s. `count`: the errors of writing it to disk that this node has been told of, as
     /// the origin counts them. Reply: their new `count`; `index`: the errno of a new one, 0 for none. With `file` 0 of the directory
@@ -90,7 +92,7 @@ pub enum Kind {
     /// payload, none if there are no more.
     List = 23,
     /// Where a symlink leads. `payload`: [`Credentials`] and a path. Reply payload: the target as it is written; with `index` 1 the
-    /// absolute path of what it leads to at last, below the export.
+    /// absolute path of what it leads to at last, below the export; there need not be anything.
     ReadLink = 24,
     /// A new directory, symlink, FIFO, socket or empty file. `index`: mode, type included; `payload`: [`Credentials`], path and target ([`Names`]).
     /// Reply: [`Attributes`].
@@ -102,7 +104,8 @@ pub enum Kind {
     /// Gives a file another name. `index`: flags of renameat2(2); `payload`: [`Credentials`], present path and new path
     /// ([`Names`]).
     Rename = 28,
-    /// Sets mode, owner or times of the file with inode number `index` (0: any). `payload`: [`Credentials`], path and [`Change`]
+    /// Sets mode, owner or times of the file with inode number `index` (0: any), or of `file` if that is not 0, whatever its path has become;
+    /// and in any case the time of its change. `payload`: [`Credentials`], path and [`Change`]
     /// ([`Names`]). Reply: [`Attributes`].
     SetAttr = 29,
 
@@ -127,18 +130,18 @@ pub enum Kind {
     Recall = 36,
     /// Done with `Invalidate`, or for `Recall`: nothing is held.
     Ack = 37,
-    /// Brings page `index` home: `seq` of the grant it was held under, flag `KEEP`, payload the page (up to EOF).
-    /// Answered by `Reply`.
+    /// Brings page `index` home: `seq` of the grant it was held under, flag `KEEP`, payload the page (up to EOF), flag `TOUCHED`: the origin
+    /// was not told before that the file was written to. Answered by `Reply`.
     Put = 38,
 
-    /// Value of an extended attribute of what has inode number `index` (0: any). `size`: room for the value, 0: only its length is
+    /// Value of an extended attribute of what has inode number `index` (0: any), or of `file` as in `SetAttr`. `size`: room for the value, 0: only its length is
     /// wanted. `payload`: [`Credentials`], path and [`Xattr`] without a value ([`Names`]). Reply: `count`: bytes of the value, which
     /// is the payload.
     GetXattr = 39,
-    /// Sets or removes an extended attribute of what has inode number `index` (0: any). `size`: bits of [`xattr`]. `payload`:
+    /// Sets or removes an extended attribute of what has inode number `index` (0: any), or of `file` as in `SetAttr`. `size`: bits of [`xattr`]. `payload`:
     /// [`Credentials`], path and [`Xattr`] ([`Names`]). Reply: [`Attributes`].
     SetXattr = 40,
-    /// Names of the extended attributes of what has inode number `index` (0: any). `payload`: [`Credentials`] and a path. Reply
+    /// Names of the extended attributes of what has inode number `index` (0: any), or of `file` as in `SetAttr`. `payload`: [`Credentials`] and a path. Reply
     /// payload: the names, each with a NUL behind it.
     ListXattr = 41,
 
@@ -296,8 +299,10 @@ pub mod flags {
     pub const RETRY: u16 = 1 << 5;
     /// `Commit`: data only (fdatasync).
     pub const DATASYNC: u16 = 1 << 6;
+    /// `Write`, `Put`: the file was written to, and its times are to say so.
+    pub const TOUCHED: u16 = 1 << 7;
     /// All bits that version 1 knows; others are a counted drop.
-    pub const ALL: u16 = (1 << 7) - 1;
+    pub const ALL: u16 = (1 << 8) - 1;
 }
 
 /// The fixed header. `Default` is all zero, with kind `Hello`; fields that a kind does not name are zero.
@@ -763,8 +768,10 @@ pub mod change {
     pub const MTIME_NOW: u32 = 1 << 5;
     /// The time of the last change becomes [`Change::mtime`](super::Change::mtime).
     pub const MTIME: u32 = 1 << 6;
+    /// The change is that of chown(2), which takes set-id bits away even if it gives neither owner nor group.
+    pub const CHOWN: u32 = 1 << 7;
     /// All bits that version 1 knows.
-    pub const ALL: u32 = (1 << 7) - 1;
+    pub const ALL: u32 = (1 << 8) - 1;
 }
 
 /// Bytes of an encoded [`Change`].

@@ -16,7 +16,7 @@ use kernel::{
     ffi::{c_int, c_long, c_uint},
     iov::IovIterSource,
     prelude::*,
-    sync::{new_spinlock, Arc, SpinLock},
+    sync::{atomic::Relaxed, new_spinlock, Arc, SpinLock},
 };
 
 use super::{errno, inode as names, state::Inode};
@@ -270,6 +270,12 @@ unsafe fn open_file(inode: *mut inode, file: *mut file) -> Result {
     let path = unsafe { names::Path::of(dentry) }?;
     // SAFETY: By this function's contract.
     let open_flags = unsafe { (*file).f_flags } & !(bindings::O_CREAT | bindings::O_EXCL);
+    let cuts = open_flags & bindings::O_TRUNC != 0 && !writes(open_flags);
+    // The kernel asks this as well, but after this call, which has cut the file at the origin by then.
+    // SAFETY: By this function's contract.
+    if cuts && unsafe { bindings::vremote_inode_runs(inode) } {
+        return Err(ETXTBSY);
+    }
     let (id, header, attributes) = open_at(&kept.peer, path.at_node()?, open_flags, 0)?;
     if kept.identity != Some(super::state::Identity::of(&attributes)) {
         // Another file has the name by now: the kernel looks the name up again, and comes back with that one.
@@ -294,6 +300,11 @@ unsafe extern "C" fn release(inode: *mut inode, file: *mut file) -> c_int {
         )
     };
     if let Some(kept) = kept {
+        // Who looks at the file by its path afterwards sees that it was written to. If the origin does not answer, it hears of it with the
+        // first page that is sent home.
+        if handle.writes && kept.touched.load(Relaxed) && kept.peer.leased() {
+            let _ = kept.refresh_times();
+        }
         {
             let mut state = kept.state.lock();
             *(if handle.writes {
@@ -336,6 +347,37 @@ impl Inode {
         let attributes = Attributes::decode(&answer.payload).ok_or(EPROTO)?;
         self.learn(&answer.header, &attributes);
         Ok(())
+    }
+
+    /// As [`Inode::refresh`], and before that the origin is told of what was written here: the file's times are those of the last write
+    /// then, and nothing that is sent home later changes them.
+    pub(super) fn refresh_times(&self) -> Result {
+        if !self.touched.xchg(false, Relaxed) {
+            return self.refresh();
+        }
+        let touch = || {
+            let header = Header {
+                file: self.state.lock().usable()?,
+                flags: flags::TOUCHED,
+                ..Header::new(Kind::Write)
+            };
+            let answer = call(&self.peer, header, &[])?;
+            let attributes = Attributes::decode(&answer.payload).ok_or(EPROTO)?;
+            self.learn(&answer.header, &attributes);
+            Ok(())
+        };
+        match touch() {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.touched.store(true, Relaxed);
+                // The origin is drained; or whoever wrote has closed the file, and the origin did not answer then.
+                if error == EROFS || error == EBADF {
+                    self.refresh()
+                } else {
+                    Err(error)
+                }
+            }
+        }
     }
 
     /// Reads with `read`, which ends in `EIO` where a page could not be had; before that makes sure that the size is known well enough
@@ -633,6 +675,7 @@ fn write_cached(kept: &Arc<Inode>, from: &mut IovIterSource<'_>, position: u64) 
             if copied != 0 {
                 folio.flush();
                 folio.mark_dirty();
+                kept.touched.store(true, Relaxed);
             }
             copied
         };
@@ -661,41 +704,43 @@ struct Chunk {
 }
 
 impl Chunk {
-    /// Takes the next bytes out of `from`, at most `limit`, and sends them.
+    /// Takes the next bytes out of `from`, at most `limit` and as many as can be read, and sends them. `EFAULT`: none can be.
     fn start(
         kept: &Arc<Inode>,
         from: &mut IovIterSource<'_>,
         limit: usize,
         position: Option<u64>,
     ) -> Result<Arc<Chunk>> {
+        let once = Once::begin(&kept.peer)?;
+        let file = kept.state.lock().usable()?;
         let bytes = limit.min(MAX_WRITE);
         let mut payload = KVVec::with_capacity(bytes, GFP_KERNEL)?;
         let taken = from
             .copy_from_iter_raw(&mut payload.spare_capacity_mut()[..bytes])
             .len();
-        // SAFETY: So many bytes were just written into the spare capacity.
-        unsafe { payload.inc_len(taken) };
-        if taken < bytes {
-            // SAFETY: They were taken just now.
-            unsafe { from.revert(taken) };
+        if taken == 0 {
             return Err(EFAULT);
         }
-        let once = Once::begin(&kept.peer)?;
-        let file = kept.state.lock().usable()?;
+        // SAFETY: So many bytes were just written into the spare capacity.
+        unsafe { payload.inc_len(taken) };
         let header = Header {
             request: exchange::next_request(),
             file,
             index: position.unwrap_or(0),
-            count: bytes as u32,
+            count: taken as u32,
             flags: if position.is_none() { flags::APPEND } else { 0 },
             ..Header::new(Kind::Write)
         };
-        let chunk = Arc::pin_init(
-            pin_init!(Chunk { header, payload, outcome <- new_spinlock!(None), done <- Event::new() }),
-            GFP_KERNEL,
-        )?;
-        exchange::start_once(once, header.request, chunk.clone(), Some(net::timeout_us()))?;
-        Ok(chunk)
+        let send = move || {
+            let chunk = Arc::pin_init(
+                pin_init!(Chunk { header, payload, outcome <- new_spinlock!(None), done <- Event::new() }),
+                GFP_KERNEL,
+            )?;
+            exchange::start_once(once, header.request, chunk.clone(), Some(net::timeout_us()))?;
+            Ok(chunk)
+        };
+        // SAFETY: They were taken just now.
+        send().inspect_err(|_| unsafe { from.revert(taken) })
     }
 
     /// Waits for the answer.
@@ -733,9 +778,9 @@ impl Exchange for Chunk {
     }
 }
 
-/// Writes `limit` bytes, of no fewer, by the origin's own write path: at `position`, or at the end of the file. Gives where the last byte went and how many were
-/// written; fewer than wanted if something failed after the first. No folio is locked here, so that the origin can invalidate the copies
-/// of this node as well.
+/// Writes `limit` bytes, of no fewer, by the origin's own write path: at `position`, or at the end of the file. Gives where the last byte
+/// went and how many were written; fewer than wanted if something failed after the first. No folio is locked here, so that the origin can
+/// invalidate the copies of this node as well.
 ///
 /// What is appended in one message is one record. More than [`MAX_WRITE`] goes in order, one after another; what has a position goes
 /// with several messages in flight.
@@ -749,9 +794,10 @@ fn write_through(
     let mut flight: KVec<Arc<Chunk>> = KVec::with_capacity(window, GFP_KERNEL)?;
     let mut started = 0;
     let (mut end, mut written) = (0, 0);
-    let mut failure = None;
+    // What is in flight when the next one cannot be started counts; what was sent behind one that failed does not.
+    let (mut unstarted, mut failure) = (None, None);
     loop {
-        while failure.is_none() && flight.len() < window && started < limit {
+        while unstarted.or(failure).is_none() && flight.len() < window && started < limit {
             match Chunk::start(
                 kept,
                 from,
@@ -762,7 +808,7 @@ fn write_through(
                     started += chunk.payload.len();
                     let _ = flight.push_within_capacity(chunk);
                 }
-                Err(error) => failure = Some(error),
+                Err(error) => unstarted = Some(error),
             }
         }
         let Ok(chunk) = flight.remove(0) else {
@@ -785,7 +831,7 @@ fn write_through(
             }
         }
     }
-    match failure {
+    match failure.or(unstarted) {
         Some(error) if written == 0 => Err(error),
         _ => {
             // SAFETY: These were taken, and not written.

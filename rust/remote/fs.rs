@@ -42,6 +42,7 @@ impl<T> Operations<T> {
 }
 
 static SUPER: Operations<bindings::super_operations> = Operations(bindings::super_operations {
+    drop_inode: Some(bindings::vremote_inode_drop),
     free_inode: Some(free_inode),
     evict_inode: Some(evict_inode),
     statfs: Some(statfs),

@@ -2,13 +2,13 @@
 
 //! Names and attributes below `/vremote/<node>/`: each lookup asks the origin.
 //!
-//! - A name in the middle of a path is taken to be a directory without asking: what counts is whether the origin finds the whole path, and
-//!   a file that is shared by a descriptor need not lie in directories that the origin shows.
+//! - A name in the middle of a path is asked for once. From then on a directory is taken to be there: what counts is whether the origin
+//!   finds the whole path. Symbolic links are asked for each time, and followed here. What the caller may not look up is taken to be a
+//!   directory: a file that is shared by a descriptor need not lie in directories that the origin shows everybody.
 //! - The last name is asked for each time. Neither names that are missing nor attributes are cached.
-//! - Permission is the origin's decision, at `Lookup` and `Open` (to run it as well), with the caller's ids. access(2) is told of `x` no
-//!   more than that a file without any cannot be run.
-//! - Symbolic links are followed by the origin, in the middle of a path and as the last name; never out of their export, and what is
-//!   absolute leads out of it (`ELOOP`).
+//! - Permission is the origin's decision, at `Lookup` and `Open` (to run it as well), with the caller's ids. It is asked about access(2),
+//!   chdir(2) and the opening of a directory.
+//! - What a symbolic link leads to is said by the origin; never anything out of the export, and what is absolute leads out of it (`ELOOP`).
 //! - FIFOs and sockets are names at the origin, and what is opened under them is this node's: who opens the same FIFO on one node meets
 //!   there, on two nodes not. Their mode and owner count here, as nothing is opened at the origin. Opening a device is `ENXIO`, and so is
 //!   opening a FIFO with `O_REMOTE`, which would promise the other node.
@@ -21,7 +21,7 @@ use kernel::{
     },
     ffi::{c_int, c_uint},
     prelude::*,
-    sync::Arc,
+    sync::{atomic::Relaxed, Arc},
 };
 
 use super::{
@@ -63,6 +63,7 @@ static DIRECTORY: Operations<bindings::inode_operations> = Operations(bindings::
 
 static DIRECTORY_FILE: Operations<bindings::file_operations> =
     Operations(bindings::file_operations {
+        open: Some(open_directory),
         iterate_shared: Some(namespace::iterate),
         read: Some(bindings::generic_read_dir),
         llseek: Some(bindings::generic_file_llseek),
@@ -151,7 +152,16 @@ pub(super) fn credentials_and(path: &[u8]) -> Result<KVec<u8>> {
 ///
 /// `ENOENT`, `EACCES` and others of the origin; `ETIMEDOUT`, `ENOTCONN`, `ESTALE`, `EINTR`.
 pub(super) fn lookup_at(peer: &Arc<Peer>, path: &[u8]) -> Result<(Header, Attributes)> {
-    let answer = call(peer, Header::new(Kind::Lookup), &credentials_and(path)?)?;
+    lookup_with(peer, path, 0)
+}
+
+/// As [`lookup_at`]; `EACCES` if the caller has not all of these rights (`MAY_*`).
+fn lookup_with(peer: &Arc<Peer>, path: &[u8], rights: u32) -> Result<(Header, Attributes)> {
+    let header = Header {
+        index: rights.into(),
+        ..Header::new(Kind::Lookup)
+    };
+    let answer = call(peer, header, &credentials_and(path)?)?;
     let attributes = Attributes::decode(&answer.payload).ok_or(EPROTO)?;
     Ok((answer.header, attributes))
 }
@@ -344,10 +354,6 @@ unsafe fn find(
     let kept = unsafe { Inode::of(directory) }.ok_or(EIO)?;
     // SAFETY: As above.
     let sb = unsafe { (*directory).i_sb };
-    if lookup_flags & bindings::VREMOTE_LOOKUP_PARENT as c_uint != 0 {
-        // SAFETY: As above.
-        return unsafe { assume_directory(sb, &kept.peer) };
-    }
     // SAFETY: As above; the dentry is referenced during the call.
     let path = unsafe { Path::of(dentry) }?;
     let path = path.at_node()?;
@@ -358,9 +364,17 @@ unsafe fn find(
     {
         return Err(ENAMETOOLONG);
     }
-    let (header, attributes) = lookup_at(&kept.peer, path)?;
-    // SAFETY: As above.
-    unsafe { get(sb, &kept.peer, &header, &attributes) }
+    match lookup_at(&kept.peer, path) {
+        // SAFETY: As above.
+        Ok((header, attributes)) => unsafe { get(sb, &kept.peer, &header, &attributes) },
+        Err(error)
+            if error == EACCES && lookup_flags & bindings::VREMOTE_LOOKUP_PARENT as c_uint != 0 =>
+        {
+            // SAFETY: As above.
+            unsafe { assume_directory(sb, &kept.peer) }
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Says whether a name still means what it did: see the top. Of the root's names that is whether the node is still a peer.
@@ -410,13 +424,18 @@ unsafe fn is_valid(dentry: *mut dentry, lookup_flags: c_uint) -> Result<bool> {
         )
     };
     let path = path.at_node()?;
-    if has(bindings::VREMOTE_LOOKUP_PARENT as c_uint) || path == b"/" {
-        return Ok(kind == bindings::S_IFDIR);
+    let is_directory = kind == bindings::S_IFDIR;
+    if path == b"/" {
+        return Ok(is_directory);
     }
-    if kind == bindings::S_IFREG
-        && has(bindings::VREMOTE_LOOKUP_OPEN as c_uint)
-        && !has((bindings::VREMOTE_LOOKUP_REVAL | bindings::VREMOTE_LOOKUP_CREATE) as c_uint)
-    {
+    let in_the_middle = has(bindings::VREMOTE_LOOKUP_PARENT as c_uint);
+    let trusts = !has(bindings::VREMOTE_LOOKUP_REVAL as c_uint);
+    if is_directory && in_the_middle && trusts {
+        return Ok(true);
+    }
+    let is_opened = has(bindings::VREMOTE_LOOKUP_OPEN as c_uint)
+        && !has((bindings::VREMOTE_LOOKUP_CREATE | bindings::VREMOTE_LOOKUP_DIRECTORY) as c_uint);
+    if kind == bindings::S_IFREG && is_opened && !in_the_middle && trusts {
         // `open` asks, and comes back here if it was another file.
         return Ok(true);
     }
@@ -424,15 +443,12 @@ unsafe fn is_valid(dentry: *mut dentry, lookup_flags: c_uint) -> Result<bool> {
         Err(error) if error == ENOENT => return Ok(false),
         answer => answer?,
     };
-    let same = if kind == bindings::S_IFDIR {
-        attributes.mode & bindings::S_IFMT == bindings::S_IFDIR
-    } else {
-        kept.identity == Some(Identity::of(&attributes))
-    };
-    if same && kept.identity == Some(Identity::of(&attributes)) {
+    let found = Some(Identity::of(&attributes));
+    if kept.identity == found {
         kept.learn(&header, &attributes);
+        return Ok(true);
     }
-    Ok(same)
+    Ok(kept.identity.is_none() && attributes.mode & bindings::S_IFMT == bindings::S_IFDIR)
 }
 
 /// `atomic_open`: for files to be created.
@@ -561,11 +577,102 @@ unsafe extern "C" fn permission(idmap: *mut mnt_idmap, inode: *mut inode, mask: 
         // SAFETY: Passes on what the kernel gave us.
         return unsafe { bindings::generic_permission(idmap, inode, mask) };
     }
+    let asks = mask & (bindings::MAY_ACCESS | bindings::MAY_CHDIR) as c_int != 0;
+    let rights = mask as u32 & (bindings::MAY_READ | bindings::MAY_WRITE | bindings::MAY_EXEC);
+    let kind = mode & bindings::S_IFMT;
+    if asks && rights != 0 && (kind == bindings::S_IFREG || kind == bindings::S_IFDIR) {
+        if mask & bindings::MAY_NOT_BLOCK as c_int != 0 {
+            return ECHILD.to_errno();
+        }
+        // SAFETY: The kernel gives us one of our inodes, referenced.
+        return match unsafe { may(inode, rights) } {
+            // SAFETY: Passes on what the kernel gave us.
+            Ok(None) => unsafe { bindings::generic_permission(idmap, inode, mask) },
+            answer => errno(answer.map(|_| ())),
+        };
+    }
     // What is opened to be run is opened at the origin, which decides.
-    if executes && !opens && mode & bindings::S_IFMT == bindings::S_IFREG && mode & 0o111 == 0 {
+    if executes && !opens && kind == bindings::S_IFREG && mode & 0o111 == 0 {
         return EACCES.to_errno();
     }
     0
+}
+
+/// Asks whether the caller has rights. `None`: it has no path to ask about, or several, of which the caller may have no right to search
+/// one; then what is known of mode and owner has to do.
+///
+/// # Safety
+///
+/// `inode` is one of our files or directories, and referenced.
+unsafe fn may(inode: *mut inode, rights: u32) -> Result<Option<()>> {
+    // SAFETY: By this function's contract.
+    let Some(kept) = (unsafe { Inode::of(inode) }) else {
+        return Ok(None);
+    };
+    // SAFETY: As above. The dentry is given back at once, its path is a copy.
+    let path = unsafe {
+        if bindings::vremote_inode_links(inode) != 1
+            && u32::from((*inode).i_mode) & bindings::S_IFMT != bindings::S_IFDIR
+        {
+            return Ok(None);
+        }
+        let dentry = bindings::d_find_any_alias(inode);
+        if dentry.is_null() {
+            return Ok(None);
+        }
+        let path = Path::of(dentry);
+        bindings::dput(dentry);
+        path?
+    };
+    let path = path.at_node()?;
+    if path == b"/" {
+        return Ok(None);
+    }
+    match lookup_with(&kept.peer, path, rights) {
+        Ok((_, attributes)) => Ok(kept
+            .identity
+            .is_none_or(|identity| identity == Identity::of(&attributes))
+            .then_some(())),
+        Err(error) if error == ENOENT && kept.identity.is_some() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// `open` of a directory: whether its names may be read.
+///
+/// # Safety
+///
+/// For the kernel only, which keeps to the contract of the operation.
+unsafe extern "C" fn open_directory(inode: *mut inode, file: *mut file) -> c_int {
+    // SAFETY: The kernel opens `file` on `inode`, one of our directories.
+    errno(unsafe { may_list(inode, file) })
+}
+
+/// # Safety
+///
+/// As `open_directory`.
+unsafe fn may_list(inode: *mut inode, file: *mut file) -> Result {
+    // SAFETY: By this function's contract.
+    let Some(kept) = (unsafe { Inode::of(inode) }) else {
+        return Ok(());
+    };
+    // SAFETY: As above. Of one that was removed there are no names.
+    if unsafe { bindings::vremote_inode_links(inode) } == 0 {
+        return Ok(());
+    }
+    // SAFETY: As above: the path of a file being opened is set, and the file keeps its dentry.
+    let path = unsafe { Path::of(bindings::vremote_file_dentry(file)) }?;
+    let path = path.at_node()?;
+    if path == b"/" {
+        return Ok(());
+    }
+    let (_, attributes) = lookup_with(&kept.peer, path, bindings::MAY_READ)?;
+    match kept.identity {
+        // Another directory has the name by now: the kernel looks the name up again, and comes back with that one.
+        Some(identity) if identity != Identity::of(&attributes) => Err(EOPENSTALE),
+        _ if attributes.mode & bindings::S_IFMT != bindings::S_IFDIR => Err(ENOTDIR),
+        _ => Ok(()),
+    }
 }
 
 /// `getattr`.
@@ -607,12 +714,15 @@ unsafe fn refresh(dentry: *mut dentry, inode: *mut inode) -> Result<Option<(dev_
         let device = device::number(kept.peer.slot, identity.device)?;
         Ok(Some((device, identity.ino)))
     };
-    let open = {
-        let state = kept.state.lock();
-        state.file != 0 && state.readers + state.writers != 0
-    };
-    if let Some(identity) = kept.identity.filter(|_| open) {
-        kept.refresh()?;
+    if let Some(identity) = kept.identity.filter(|_| kept.open_id() != 0) {
+        kept.refresh_times()?;
+        return seen(identity);
+    }
+    // SAFETY: By this function's contract.
+    if let (Some(identity), true) = (kept.identity, unsafe {
+        bindings::vremote_inode_links(inode) == 0
+    }) {
+        // There is nothing left that the origin could be asked about.
         return seen(identity);
     }
     // SAFETY: By this function's contract.
@@ -652,6 +762,10 @@ unsafe extern "C" fn setattr(
         let inode = (*dentry).d_inode;
         let valid = (*attributes).ia_valid;
         if valid & bindings::ATTR_SIZE == 0 {
+            // A time that is set is later than what was written before.
+            if let Some(kept) = Inode::of(inode).filter(|kept| kept.touched.load(Relaxed)) {
+                let _ = kept.refresh_times();
+            }
             return errno(namespace::set_attributes(dentry, attributes));
         }
         // What comes along with a size, times and the loss of set-id bits, is for the origin to do.

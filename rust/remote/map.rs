@@ -178,6 +178,7 @@ fn own(
         return Ok(NOPAGE);
     }
     folio.mark_dirty();
+    kept.touched.store(true, Relaxed);
     // The lock goes to the kernel, which has a reference of its own.
     drop(folio.leave_locked());
     Ok(LOCKED)

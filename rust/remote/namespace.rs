@@ -201,7 +201,7 @@ pub(super) unsafe extern "C" fn link(
 ///
 /// # Safety
 ///
-/// As `of`.
+/// As `of`; `dentry` has an inode.
 unsafe fn remove(directory: *mut inode, dentry: *mut dentry, is_directory: bool) -> Result {
     // SAFETY: By this function's contract.
     let (kept, path) = unsafe { of(directory, dentry) }?;
@@ -210,6 +210,8 @@ unsafe fn remove(directory: *mut inode, dentry: *mut dentry, is_directory: bool)
         ..Header::new(Kind::Remove)
     };
     ask(&kept.peer, header, path.at_node()?, &[])?;
+    // SAFETY: By this function's contract it has an inode.
+    unsafe { bindings::vremote_inode_loses_name((*dentry).d_inode) };
     Ok(())
 }
 
@@ -248,6 +250,8 @@ pub(super) unsafe extern "C" fn rename(
 ) -> c_int {
     let rename = || {
         // SAFETY: By this function's contract.
+        let replaced = unsafe { (*new).d_inode };
+        // SAFETY: As above.
         let ((from, old), (to, new)) = unsafe { (of(from, old)?, of(to, new)?) };
         if !Arc::ptr_eq(&from.peer, &to.peer) {
             return Err(EXDEV);
@@ -257,9 +261,44 @@ pub(super) unsafe extern "C" fn rename(
             ..Header::new(Kind::Rename)
         };
         ask(&from.peer, header, old.at_node()?, new.at_node()?)?;
+        if !replaced.is_null() && flags & bindings::RENAME_EXCHANGE == 0 {
+            // SAFETY: The kernel keeps what has the new name.
+            unsafe { bindings::vremote_inode_loses_name(replaced) };
+        }
         Ok(())
     };
     errno(rename())
+}
+
+/// The names in a path.
+fn parts(path: &[u8]) -> impl Iterator<Item = &[u8]> + '_ {
+    path.split(|byte| *byte == b'/')
+        .filter(|part| !part.is_empty())
+}
+
+/// The way from the directory of `link` to `target`, both absolute at one node: no more steps up than it takes, because above a mount or
+/// a root of a process that lies in between is this node's own tree. `ENOMEM`.
+fn way(link: &[u8], target: &[u8]) -> Result<KVec<u8>> {
+    let above = parts(link).count().saturating_sub(1);
+    let common = parts(link)
+        .take(above)
+        .zip(parts(target))
+        .take_while(|(one, other)| one == other)
+        .count();
+    let mut steps = KVec::with_capacity(3 * above + target.len() + 2, GFP_KERNEL)?;
+    for _ in common..above {
+        steps.extend_from_slice(b"../", GFP_KERNEL)?;
+    }
+    for part in parts(target).skip(common) {
+        steps.extend_from_slice(part, GFP_KERNEL)?;
+        steps.push(b'/', GFP_KERNEL)?;
+    }
+    // What it leads to need not be a directory.
+    steps.pop();
+    if steps.is_empty() {
+        steps.push(b'.', GFP_KERNEL)?;
+    }
+    Ok(steps)
 }
 
 /// `get_link`: follows a symlink. The origin says what it leads to at last, and from the link's directory that is reached by way of
@@ -285,19 +324,12 @@ pub(super) unsafe extern "C" fn get_link(
             ..Header::new(Kind::ReadLink)
         };
         let answer = ask(&kept.peer, header, path, &[])?;
-        let target = answer.payload.strip_prefix(b"/").ok_or(EPROTO)?;
-        let above = path.iter().filter(|byte| **byte == b'/').count() - 1;
-        let mut steps = KVec::with_capacity(3 * above + target.len() + 2, GFP_KERNEL)?;
-        for _ in 0..above {
-            steps.extend_from_slice(b"../", GFP_KERNEL)?;
-        }
-        steps.extend_from_slice(target, GFP_KERNEL)?;
-        if steps.is_empty() {
-            steps.push(b'.', GFP_KERNEL)?;
-        }
-        if steps.contains(&0) {
+        let target = &answer.payload[..];
+        let upwards = parts(target).any(|part| part == b"..");
+        if target.first() != Some(&b'/') || upwards || target.contains(&0) {
             return Err(EPROTO);
         }
+        let mut steps = way(path, target)?;
         steps.push(0, GFP_KERNEL)?;
         Ok(steps)
     };
@@ -395,6 +427,10 @@ pub(super) unsafe extern "C" fn fsync(
 unsafe fn commit(file: *mut file, datasync: bool) -> Result {
     // SAFETY: By this function's contract.
     let (kept, path) = unsafe { of((*file).f_inode, bindings::vremote_file_dentry(file)) }?;
+    // SAFETY: By this function's contract. There is nothing to put on a disk of what was removed.
+    if unsafe { bindings::vremote_inode_links((*file).f_inode) } == 0 {
+        return Ok(());
+    }
     let header = Header {
         index: kept.identity.map_or(0, |identity| identity.ino),
         flags: if datasync { flags::DATASYNC } else { 0 },
@@ -431,10 +467,11 @@ pub(super) unsafe fn set_attributes(dentry: *mut dentry, wanted: *const iattr) -
     unsafe { bindings::vremote_wanted_ids(wanted, ids.as_mut_ptr()) };
     let bit = |mask: u32, ours: u32| if set(mask) { ours } else { 0 };
     // With a new owner the origin itself takes the set-id bits away.
-    let by_owner = set(bindings::ATTR_KILL_SUID | bindings::ATTR_KILL_SGID);
-    let mode_bit = if by_owner { 0 } else { change::MODE };
+    let kills = bindings::ATTR_KILL_SUID | bindings::ATTR_KILL_SGID;
+    let mode_bit = if set(kills) { 0 } else { change::MODE };
     let change = Change {
         valid: bit(bindings::ATTR_MODE, mode_bit)
+            | bit(kills, change::CHOWN)
             | bit(bindings::ATTR_UID, change::UID)
             | bit(bindings::ATTR_GID, change::GID)
             | atime_bit
@@ -445,11 +482,9 @@ pub(super) unsafe fn set_attributes(dentry: *mut dentry, wanted: *const iattr) -
         atime,
         mtime,
     };
-    if change.valid == 0 {
-        return Ok(());
-    }
-    // A descriptor's file may have lost its name to another one.
+    // A file may have lost its name to another one.
     let header = Header {
+        file: kept.open_id(),
         index: kept.identity.map_or(0, |identity| identity.ino),
         ..Header::new(Kind::SetAttr)
     };

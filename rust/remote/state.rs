@@ -133,6 +133,8 @@ pub(crate) struct Inode {
     /// The page that comes next if a program stores to one page after another, times 256, and how many were asked for ahead of the last one
     /// (`map.rs`).
     pub(super) stores: Atomic<u64>,
+    /// Written to here, and the origin, whose the times are, does not know yet.
+    pub(super) touched: Atomic<bool>,
     #[pin]
     pub(super) state: SpinLock<State>,
     /// [`Copy::word`] of each page; under the lock of `state`.
@@ -261,6 +263,7 @@ impl Inode {
                 identity,
                 raw: Atomic::new(0),
                 stores: Atomic::new(u64::MAX),
+                touched: Atomic::new(false),
                 state <- new_spinlock!(State {
                     file: 0,
                     readers: 0,
@@ -418,6 +421,16 @@ impl Inode {
     /// Size of the file as far as known here.
     pub(super) fn size(&self) -> u64 {
         self.state.lock().size
+    }
+
+    /// The file id while this node has the file open, else 0: by it the origin knows the file, whatever its path has become.
+    pub(super) fn open_id(&self) -> u64 {
+        let state = self.state.lock();
+        if state.readers + state.writers == 0 {
+            0
+        } else {
+            state.file
+        }
     }
 
     /// Makes sure, after it was done, that what was done with cached pages in this [life](State::life) was done in time: waits for the lease

@@ -52,6 +52,8 @@ pub(super) struct Put {
     count: usize,
     /// Sent first by a batch, so not by the exchange.
     batched: Atomic<bool>,
+    /// The first one since something was written that the origin was not told of.
+    touched: Atomic<bool>,
     /// Refused, or given up: the page is to be discarded. Set under the state's lock.
     failed: Atomic<bool>,
     /// How many of the beginning and the end of the folio's writeback have come, if it stays. The session may be over before it has begun.
@@ -85,6 +87,7 @@ impl Put {
             request,
             count,
             batched: Atomic::new(false),
+            touched: Atomic::new(false),
             failed: Atomic::new(false),
             turns: Atomic::new(0),
         };
@@ -116,6 +119,17 @@ impl Put {
         } else {
             folio.remove(self.inode.mapping());
         }
+        // Now that nobody writes to the page.
+        let touched = self.inode.touched.xchg(false, Relaxed);
+        self.touched.store(touched, Relaxed);
+    }
+
+    fn header(&self) -> Header {
+        let mut header = self.header;
+        if self.touched.load(Relaxed) {
+            header.flags |= flags::TOUCHED;
+        }
+        header
     }
 
     /// Beginning or end of the folio's writeback: whichever comes second ends it. Any context.
@@ -219,7 +233,7 @@ impl Exchange for Put {
         if !retry && self.batched.load(Relaxed) {
             return;
         }
-        let mut header = self.header;
+        let mut header = self.header();
         if retry {
             header.flags |= flags::RETRY;
         }
@@ -327,7 +341,7 @@ impl Inode {
         put.launch();
         // What does not get out now is repeated. Who writes to the folio before the batch leaves had the confirmation of a repetition.
         let page = Payload::Page(put.folio.clone(), put.count);
-        let _ = batch.push(&put.header, page);
+        let _ = batch.push(&put.header(), page);
         Ok(())
     }
 

@@ -3,7 +3,8 @@
 //! Extended attributes of remote files and directories: those of users (`user.`), each call one request to the origin. Nothing is kept
 //! here. All others are `EOPNOTSUPP` without asking: they would be taken for rights on this node.
 //!
-//! A descriptor's file is meant by its present path, as with its mode and owner: `ESTALE` if another one has that by now.
+//! As with its mode and owner, a file that this node has open is meant whatever its path has become. All else is meant by its present path:
+//! `ESTALE` if another one has that by now.
 
 use core::ffi::c_void;
 
@@ -56,6 +57,7 @@ unsafe fn request(
     // SAFETY: As above.
     let (kept, path) = unsafe { of(inode, dentry) }?;
     let header = Header {
+        file: kept.open_id(),
         index: kept.identity.map_or(0, |identity| identity.ino),
         size,
         ..Header::new(kind)

@@ -206,21 +206,41 @@ drop:
 	return err;
 }
 
-/* Mode, owner and times, of a symlink itself if it is one; ESTALE if the name is that of another inode by now. */
-int vremote_names_change(const struct path *root, const char *name, u64 ino, const struct vremote_change *change)
+/* An open file, or if there is none what has the name now, if it is the inode that is meant. */
+static int find_inode(struct file *file, const struct path *root, const char *name, u64 ino, struct path *path)
+{
+	int err = 0;
+
+	if (file || !*name) {
+		*path = file ? file->f_path : *root;
+		path_get(path);
+	} else {
+		err = vfs_path_lookup(root->dentry, root->mnt, name, 0, path);
+	}
+	if (err)
+		return err;
+	if (file || !ino || d_inode(path->dentry)->i_ino == ino)
+		return 0;
+	path_put(path);
+	return -ESTALE;
+}
+
+/* Mode, owner and times, of a symlink itself if it is one. */
+int vremote_names_change(struct file *file, const struct path *root, const char *name, u64 ino,
+			 const struct vremote_change *change)
 {
 	struct iattr attr = {
-		.ia_valid = change->valid,
+		.ia_valid = change->valid & ~ATTR_KILL_SUID,
 		.ia_atime = change->atime,
 		.ia_mtime = change->mtime,
 	};
 	struct path path;
 	int err;
 
-	err = vfs_path_lookup(root->dentry, root->mnt, name, 0, &path);
+	err = find_inode(file, root, name, ino, &path);
 	if (err)
 		return err;
-	err = ino && d_inode(path.dentry)->i_ino != ino ? -ESTALE : mnt_want_write(path.mnt);
+	err = mnt_want_write(path.mnt);
 	if (err)
 		goto put;
 	inode_lock(d_inode(path.dentry));
@@ -231,7 +251,7 @@ int vremote_names_change(const struct path *root, const char *name, u64 ino, con
 	if (change->valid & ATTR_GID)
 		attr.ia_vfsgid = VFSGIDT_INIT(KGIDT_INIT(change->gid));
 	/* As chown(2) does. A change of the mode says itself what becomes of these bits; both together are a BUG. */
-	if (change->valid & (ATTR_UID | ATTR_GID) && !(change->valid & ATTR_MODE) && !S_ISDIR(d_inode(path.dentry)->i_mode))
+	if (change->valid & (ATTR_UID | ATTR_GID | ATTR_KILL_SUID) && !(change->valid & ATTR_MODE) && !S_ISDIR(d_inode(path.dentry)->i_mode))
 		attr.ia_valid |= ATTR_KILL_SUID | ATTR_KILL_PRIV | setattr_should_drop_sgid(mnt_idmap(path.mnt),
 											    d_inode(path.dentry));
 	err = notify_change(mnt_idmap(path.mnt), path.dentry, &attr, NULL);
@@ -254,7 +274,12 @@ ssize_t vremote_names_read_link(const struct path *root, const char *name, u8 *b
 	err = vfs_path_lookup(root->dentry, root->mnt, name, 0, &path);
 	if (err)
 		return err;
-	target = d_is_symlink(path.dentry) ? vfs_get_link(path.dentry, &done) : ERR_PTR(-EINVAL);
+	if (d_is_symlink(path.dentry)) {
+		touch_atime(&path);
+		target = vfs_get_link(path.dentry, &done);
+	} else {
+		target = ERR_PTR(-EINVAL);
+	}
 	if (IS_ERR(target)) {
 		length = PTR_ERR(target);
 	} else {
@@ -266,6 +291,83 @@ ssize_t vremote_names_read_link(const struct path *root, const char *name, u8 *b
 	return length;
 }
 
+/* The absolute path of a path, and behind it `last`, if there is one; its length. */
+static ssize_t put_path(const struct path *path, const char *last, u8 *buffer, size_t bytes)
+{
+	char *at = d_path(path, (char *)buffer, bytes);
+	size_t length, more = last ? strlen(last) + 1 : 0;
+
+	if (IS_ERR(at))
+		return PTR_ERR(at);
+	length = strlen(at);
+	memmove(buffer, at, length);
+	if (length + more > bytes)
+		return -ENAMETOOLONG;
+	if (last) {
+		buffer[length] = '/';
+		memcpy(buffer + length + 1, last, more - 1);
+	}
+	return length + more;
+}
+
+/* The same for what a symlink leads to that is not there, but its directory is: it can be made. */
+static ssize_t resolve_missing(const struct path *root, const char *name, u8 *buffer, size_t bytes)
+{
+	char *at = kstrdup(name, GFP_KERNEL), *next, *last;
+	DEFINE_DELAYED_CALL(done);
+	const char *target;
+	struct path path;
+	ssize_t length;
+	int hops;
+
+	for (hops = 0; at && hops < MAXSYMLINKS; hops++) {
+		length = vfs_path_lookup(root->dentry, root->mnt, at, LOOKUP_BENEATH, &path);
+		last = strrchr(at, '/');
+		if (length == -ENOENT) {
+			next = last ? last + 1 : at;
+			if (!*next || !strcmp(next, ".") || !strcmp(next, ".."))
+				goto out;
+			if (last)
+				*last = 0;
+			length = vfs_path_lookup(root->dentry, root->mnt, last ? at : ".",
+						 LOOKUP_FOLLOW | LOOKUP_DIRECTORY | LOOKUP_BENEATH, &path);
+			if (!length) {
+				length = put_path(&path, next, buffer, bytes);
+				path_put(&path);
+			}
+			goto out;
+		}
+		if (length)
+			goto out;
+		if (!d_is_symlink(path.dentry)) {
+			/* It was made in this moment. */
+			length = put_path(&path, NULL, buffer, bytes);
+			path_put(&path);
+			goto out;
+		}
+		target = vfs_get_link(path.dentry, &done);
+		if (IS_ERR(target))
+			next = ERR_CAST(target);
+		else if (*target == '/')
+			next = ERR_PTR(-ELOOP);
+		else
+			next = kasprintf(GFP_KERNEL, "%.*s%s", last ? (int)(last - at) + 1 : 0, at, target);
+		do_delayed_call(&done);
+		clear_delayed_call(&done);
+		path_put(&path);
+		if (IS_ERR(next)) {
+			length = PTR_ERR(next);
+			goto out;
+		}
+		kfree(at);
+		at = next;
+	}
+	length = at ? -ELOOP : -ENOMEM;
+out:
+	kfree(at);
+	return length;
+}
+
 /*
  * Where a path leads when its last name is followed as well: an absolute path of this node. Nothing leads out of the root, and what is
  * absolute would.
@@ -274,40 +376,23 @@ ssize_t vremote_names_resolve(const struct path *root, const char *name, u8 *buf
 {
 	struct path path;
 	ssize_t length;
-	char *at;
-	int err;
 
-	err = vfs_path_lookup(root->dentry, root->mnt, name, LOOKUP_FOLLOW | LOOKUP_BENEATH, &path);
-	if (err)
-		return err == -EXDEV ? -ELOOP : err;
-	at = d_path(&path, (char *)buffer, bytes);
-	path_put(&path);
-	if (IS_ERR(at))
-		return PTR_ERR(at);
-	length = strlen(at);
-	memmove(buffer, at, length);
-	return length;
-}
-
-/* What has the name now, if it is the inode that is meant. */
-static int find_inode(const struct path *root, const char *name, u64 ino, struct path *path)
-{
-	int err = vfs_path_lookup(root->dentry, root->mnt, *name ? name : ".", 0, path);
-
-	if (err)
-		return err;
-	if (!ino || d_inode(path->dentry)->i_ino == ino)
-		return 0;
-	path_put(path);
-	return -ESTALE;
+	length = vfs_path_lookup(root->dentry, root->mnt, name, LOOKUP_FOLLOW | LOOKUP_BENEATH, &path);
+	if (!length) {
+		length = put_path(&path, NULL, buffer, bytes);
+		path_put(&path);
+	} else if (length == -ENOENT) {
+		length = resolve_missing(root, name, buffer, bytes);
+	}
+	return length == -EXDEV ? -ELOOP : length;
 }
 
 /* The value of an extended attribute, or without room for it its length only. */
-ssize_t vremote_names_get_xattr(const struct path *root, const char *name, u64 ino, const char *attribute, u8 *value,
-				size_t bytes)
+ssize_t vremote_names_get_xattr(struct file *file, const struct path *root, const char *name, u64 ino, const char *attribute,
+				u8 *value, size_t bytes)
 {
 	struct path path;
-	ssize_t length = find_inode(root, name, ino, &path);
+	ssize_t length = find_inode(file, root, name, ino, &path);
 
 	if (length)
 		return length;
@@ -317,11 +402,11 @@ ssize_t vremote_names_get_xattr(const struct path *root, const char *name, u64 i
 }
 
 /* Sets an extended attribute, or removes it if there is no value. */
-int vremote_names_set_xattr(const struct path *root, const char *name, u64 ino, const char *attribute, const u8 *value,
-			    size_t bytes, int flags)
+int vremote_names_set_xattr(struct file *file, const struct path *root, const char *name, u64 ino, const char *attribute,
+			    const u8 *value, size_t bytes, int flags)
 {
 	struct path path;
-	int err = find_inode(root, name, ino, &path);
+	int err = find_inode(file, root, name, ino, &path);
 
 	if (err)
 		return err;
@@ -339,10 +424,10 @@ put:
 }
 
 /* The names of all extended attributes, of every kind, each with its NUL. */
-ssize_t vremote_names_list_xattr(const struct path *root, const char *name, u64 ino, u8 *names, size_t bytes)
+ssize_t vremote_names_list_xattr(struct file *file, const struct path *root, const char *name, u64 ino, u8 *names, size_t bytes)
 {
 	struct path path;
-	ssize_t length = find_inode(root, name, ino, &path);
+	ssize_t length = find_inode(file, root, name, ino, &path);
 
 	if (length)
 		return length;
@@ -356,7 +441,7 @@ int vremote_names_sync(const struct path *root, const char *name, u64 ino, bool 
 {
 	struct file *file;
 	struct path path;
-	int err = find_inode(root, name, ino, &path);
+	int err = find_inode(NULL, root, name, ino, &path);
 
 	if (err)
 		return err;

@@ -10,7 +10,9 @@
 #include <linux/time64.h>
 #include <linux/types.h>
 
-/* What is to be set; bits of `valid` are those of struct iattr. */
+struct file;
+
+/* What is to be set; bits of `valid` are those of struct iattr. ATTR_KILL_SUID: by chown(2). */
 struct vremote_change {
 	u32 valid;
 	u32 mode;
@@ -34,14 +36,15 @@ int vremote_names_make(const struct path *root, const char *name, umode_t mode, 
 int vremote_names_link(const struct path *root, const char *from, const char *name);
 int vremote_names_remove(const struct path *root, const char *name, bool directory);
 int vremote_names_rename(const struct path *root, const char *from, const char *to, unsigned int flags);
-int vremote_names_change(const struct path *root, const char *name, u64 ino, const struct vremote_change *change);
+int vremote_names_change(struct file *file, const struct path *root, const char *name, u64 ino,
+			 const struct vremote_change *change);
 ssize_t vremote_names_read_link(const struct path *root, const char *name, u8 *buffer, size_t bytes);
 ssize_t vremote_names_resolve(const struct path *root, const char *name, u8 *buffer, size_t bytes);
-ssize_t vremote_names_get_xattr(const struct path *root, const char *name, u64 ino, const char *attribute, u8 *value,
-				size_t bytes);
-int vremote_names_set_xattr(const struct path *root, const char *name, u64 ino, const char *attribute, const u8 *value,
-			    size_t bytes, int flags);
-ssize_t vremote_names_list_xattr(const struct path *root, const char *name, u64 ino, u8 *names, size_t bytes);
+ssize_t vremote_names_get_xattr(struct file *file, const struct path *root, const char *name, u64 ino, const char *attribute,
+				u8 *value, size_t bytes);
+int vremote_names_set_xattr(struct file *file, const struct path *root, const char *name, u64 ino, const char *attribute,
+			    const u8 *value, size_t bytes, int flags);
+ssize_t vremote_names_list_xattr(struct file *file, const struct path *root, const char *name, u64 ino, u8 *names, size_t bytes);
 int vremote_names_sync(const struct path *root, const char *name, u64 ino, bool datasync);
 int vremote_names_space(const struct path *root, const char *name, struct vremote_space *space);
 ssize_t vremote_names_list(const struct path *root, const char *name, u64 *position, u8 *buffer, size_t bytes);

@@ -220,19 +220,28 @@ static int vremote_origin_getattr(const struct path *path, struct kstat *stat, u
 }
 
 /* Path look-up and path_put in one; struct path is built on the stack. */
-int vremote_origin_stat_below(const struct path *root, const char *name, struct kstat *stat, u32 *generation)
+int vremote_origin_stat_below(const struct path *root, const char *name, int rights, struct kstat *stat, u32 *generation)
 {
-	struct path path;
-	int err;
+	struct path path = *root;
+	int err = 0;
 
-	if (!*name)
-		return vremote_origin_getattr(root, stat, generation);
-	err = vfs_path_lookup(root->dentry, root->mnt, name, 0, &path);
+	if (*name)
+		err = vfs_path_lookup(root->dentry, root->mnt, name, 0, &path);
+	else
+		path_get(&path);
 	if (err)
 		return err;
 	err = vremote_origin_getattr(&path, stat, generation);
+	if (!err && rights)
+		err = inode_permission(mnt_idmap(path.mnt), d_inode(path.dentry), rights);
 	path_put(&path);
 	return err;
+}
+
+/* MAY_* as a number, and inlines. Whether the caller has these rights. */
+int vremote_origin_may(struct file *file, int rights)
+{
+	return rights ? inode_permission(file_mnt_idmap(file), file_inode(file), rights) : 0;
 }
 
 /* The flags are macros. */
@@ -353,7 +362,6 @@ int vremote_origin_install(struct file *file, unsigned long index, const void *d
 		return 0;
 	/* Not file_start_write: the caller may be in a write to the same file system. */
 	sb_start_pagefault(inode->i_sb);
-	file_update_time(file);
 	ret = mapping->a_ops->write_begin(NULL, mapping, pos, bytes, &folio, &fsdata);
 	if (!ret) {
 		memcpy_to_folio(folio, offset_in_folio(folio, pos), data, bytes);
@@ -369,6 +377,19 @@ int vremote_origin_install(struct file *file, unsigned long index, const void *d
 	sb_end_pagefault(inode->i_sb);
 	balance_dirty_pages_ratelimited(mapping);
 	return ret;
+}
+
+/*
+ * Inlines. The times of the file say that it was written to: its bytes come home later, when nobody writes any more. Not file_start_write,
+ * see above.
+ */
+void vremote_origin_touch(struct file *file)
+{
+	struct super_block *sb = file_inode(file)->i_sb;
+
+	sb_start_pagefault(sb);
+	file_update_time(file);
+	sb_end_pagefault(sb);
 }
 
 /* iov_iter_kvec is used with a stack kvec; RWF_APPEND is a cast macro. */

@@ -30,8 +30,9 @@ void vremote_origin_path_put(struct path *path);
 char *vremote_origin_path_of(struct file *file, char *buffer, int bytes);
 int vremote_origin_truncate(struct file *file, loff_t size);
 int vremote_origin_allocate(struct file *file, int mode, loff_t offset, loff_t bytes);
-int vremote_origin_stat_below(const struct path *root, const char *name, struct kstat *stat,
+int vremote_origin_stat_below(const struct path *root, const char *name, int rights, struct kstat *stat,
 			      u32 *generation);
+int vremote_origin_may(struct file *file, int rights);
 int vremote_origin_stat(struct file *file, struct kstat *stat, u32 *generation);
 int vremote_origin_shareable(struct file *file);
 struct address_space *vremote_origin_mapping(struct file *file);
@@ -48,6 +49,7 @@ void vremote_origin_unmark(struct file *file);
 struct folio *vremote_origin_read_folio(struct file *file, unsigned long index);
 void vremote_origin_readahead(struct file *file, unsigned long index, unsigned int count);
 int vremote_origin_install(struct file *file, unsigned long index, const void *data, size_t bytes);
+void vremote_origin_touch(struct file *file);
 ssize_t vremote_origin_write(struct file *file, const void *data, size_t bytes, loff_t *pos, bool append);
 int vremote_origin_sync(struct file *file, bool datasync);
 

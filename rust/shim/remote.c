@@ -240,12 +240,37 @@ void vremote_inode_update(struct inode *inode, const struct vremote_attributes *
 	inode->i_uid = uid_valid(uid) ? uid : make_kuid(&init_user_ns, overflowuid);
 	inode->i_gid = gid_valid(gid) ? gid : make_kgid(&init_user_ns, overflowgid);
 	inode->i_blocks = attributes->blocks;
-	if (attributes->nlink)
-		set_nlink(inode, attributes->nlink);
+	set_nlink(inode, attributes->nlink);
 	inode_set_atime_to_ts(inode, attributes->atime);
 	inode_set_mtime_to_ts(inode, attributes->mtime);
 	inode_set_ctime_to_ts(inode, attributes->ctime);
 	spin_unlock(&inode->i_lock);
+}
+
+/* The count is set through inlines. One of the names was removed; of a directory that is all. */
+void vremote_inode_loses_name(struct inode *inode)
+{
+	spin_lock(&inode->i_lock);
+	if (S_ISDIR(inode->i_mode))
+		clear_nlink(inode);
+	else if (inode->i_nlink)
+		drop_nlink(inode);
+	spin_unlock(&inode->i_lock);
+}
+
+/* A member of an anonymous union. */
+unsigned int vremote_inode_links(struct inode *inode)
+{
+	return inode->i_nlink;
+}
+
+/*
+ * Inline. Unlike that of the kernel: what has no name any more may be open on another node still, and what was written to it here is
+ * not to be thrown away.
+ */
+int vremote_inode_drop(struct inode *inode)
+{
+	return inode_unhashed(inode);
 }
 
 /* nop_mnt_idmap is a pointer to a type that the bindings keep opaque. */
@@ -282,6 +307,12 @@ void vremote_inode_lock_always(struct inode *inode)
 void vremote_inode_unlock(struct inode *inode)
 {
 	inode_unlock(inode);
+}
+
+/* Inline. Whether a program is run from it. */
+bool vremote_inode_runs(struct inode *inode)
+{
+	return atomic_read(&inode->i_writecount) < 0;
 }
 
 /* Inline. */

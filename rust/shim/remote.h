@@ -67,11 +67,15 @@ enum {
 
 void vremote_inode_update(struct inode *inode, const struct vremote_attributes *attributes);
 void vremote_inode_fill_stat(struct inode *inode, struct kstat *stat, u32 mask);
+void vremote_inode_loses_name(struct inode *inode);
+unsigned int vremote_inode_links(struct inode *inode);
+int vremote_inode_drop(struct inode *inode);
 bool vremote_inode_is_new(struct inode *inode);
 void vremote_inode_is_directory(struct inode *inode);
 int vremote_inode_lock(struct inode *inode);
 void vremote_inode_lock_always(struct inode *inode);
 void vremote_inode_unlock(struct inode *inode);
+bool vremote_inode_runs(struct inode *inode);
 bool vremote_dentry_in_lookup(struct dentry *dentry);
 const char *vremote_dentry_name(struct dentry *dentry, unsigned int *length);
 void vremote_mark_created(struct file *file);

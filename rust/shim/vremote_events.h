@@ -23,7 +23,7 @@
 	{ 42, "Unlocked" }, { 43, "Working" }, { 44, "StatFs" }
 #define vremote_flags \
 	{ 1, "WRITE" }, { 2, "DATA" }, { 4, "KEEP" }, { 8, "HAVE" }, { 16, "APPEND" }, { 32, "RETRY" }, \
-	{ 64, "DATASYNC" }
+	{ 64, "DATASYNC" }, { 128, "TOUCHED" }
 
 /* A whole message, sent or received. */
 TRACE_EVENT(vremote_message,

@@ -56,6 +56,26 @@ check "permission is checked anew after a chmod at the origin" o "os.chmod('$E/a
 check "… at the next open" r "opens('all', RO, 1234, 1234)" EACCES
 check "a local root capability does not count" r "get('/vremote/node1$E/root')" EACCES
 
+# ---- access(2), chdir(2), and listing
+must o "os.mkdir('$E/listed'); os.chown('$E/listed', 1000, 2000)"
+for bits in 000 100 400 500 040 010 007; do
+	must o "os.chmod('$E/listed', 0o$bits)"
+	for who in "1000, 1000, []" "1001, 1001, [2000]" "1001, 1001, []"; do
+		here() { echo "as_user($who, lambda: [error_of(call) for call in (lambda: os.chdir('$1'), lambda: os.close(os.open('$1', RO)))] + [os.access('$1', right) for right in (4, 2, 1)])"; }
+		want=$(ask o "$(here "$E/listed")")
+		check "a directory with mode $bits, for $who: access, chdir and open as at the origin" r "$(here "/vremote/node1$E/listed")" "$want"
+	done
+done
+for name in owner group read write root; do
+	for who in "1000, 1000, []" "1001, 1001, [2000]" "1001, 1001, []"; do
+		here() { echo "as_user($who, lambda: [os.access('$1', right) for right in (4, 2, 1)])"; }
+		want=$(ask o "$(here "$E/$name")")
+		check "access to '$name', for $who: as at the origin, $want" r "$(here "/vremote/node1$E/$name")" "$want"
+	done
+done
+check "root, who is nobody, has no access" r "[os.access('/vremote/node1$E/' + name, os.R_OK) for name in ('root', 'closed', 'nobody')]" "[False, False, True]"
+must o "os.rmdir('$E/listed')"
+
 # ---- root
 check "root is nobody below an export" r "opens('root', RO)" EACCES
 check "… also where its group would do" r "opens('owner', RO)" EACCES

@@ -55,6 +55,10 @@ check "… is gone at the origin" o "exists('$E/new')" False
 check "rmdir of a file" r "os.rmdir('$M/file')" ENOTDIR
 check "a tree is removed" r "run('rm -r $M/a') or exists('$M/a')" False
 check "the export itself stays" r "os.rmdir('$M')" EBUSY
+must r "os.mkdir('$M/replaced')"
+must o "os.rename('$E/replaced', '$E/old'); os.mkdir('$E/replaced')"
+check "one that is replaced at the origin is the new one" r "(os.stat('$M/replaced').st_ino != os.stat('$M/old').st_ino, os.listdir('$M/replaced'))" "(True, [])"
+must o "os.rmdir('$E/replaced'); os.rmdir('$E/old')"
 check "a directory made at the origin is seen at once" o "os.mkdir('$E/theirs')" ok
 check "… from afar" r "os.path.isdir('$M/theirs') and 'theirs' in os.listdir('$M')"
 check "… and gone at once" o "os.rmdir('$E/theirs')" ok
@@ -113,7 +117,7 @@ check "to this node" r "os.link('$M/file', '$DIR/link')" EXDEV
 check "a symlink" r "os.symlink('some/where', '$M/sym') or (os.path.islink('$M/sym'), os.readlink('$M/sym'))" "(True, 'some/where')"
 check "… at the origin" o "os.readlink('$E/sym')" some/where
 check "a symlink never leads into this node's own tree" r "os.symlink('/etc/passwd', '$M/bad') or error_of(get, '$M/bad')" ELOOP
-check "… nor does one in the middle of a path" r "os.symlink('/etc', '$M/baddir') or error_of(get, '$M/baddir/passwd')" ENOENT
+check "… nor does one in the middle of a path" r "os.symlink('/etc', '$M/baddir') or error_of(get, '$M/baddir/passwd')" ELOOP
 check "… one that stays below does" r "os.symlink('moved', '$M/good') or get('$M/good/inner')" "b'INNER'"
 check "readlink of a file" r "os.readlink('$M/file')" EINVAL
 check "… a link to a file is followed" r "os.symlink('moved/inner', '$M/tofile') or get('$M/tofile')" "b'INNER'"
@@ -122,6 +126,8 @@ check "… also to a directory" r "(os.listdir('$M/good/'), os.stat('$M/good').s
 check "… upwards, from a directory" r "os.symlink('../tofile', '$M/moved/up') or get('$M/moved/up')" "b'INNER'"
 check "… also when the directory was reached by a link" r "get('$M/good/up')" "b'INNER'"
 check "… into nowhere" r "os.symlink('nowhere', '$M/dangling') or error_of(get, '$M/dangling')" ENOENT
+check "… where a file is made then" r "put('$M/dangling', b'made') or get('$M/nowhere')" "b'made'"
+must r "os.unlink('$M/nowhere')"
 check "… in a circle" r "os.symlink('circle', '$M/circle') or error_of(get, '$M/circle')" ELOOP
 check "… out of the export" r "os.symlink('../../../../../etc/passwd', '$M/out') or error_of(get, '$M/out')" ELOOP
 check "… not followed if not wanted" r "error_of(os.open, '$M/tofile', RO | os.O_NOFOLLOW)" ELOOP
@@ -165,12 +171,20 @@ check "… takes the set-uid bit, at the origin" o "(lambda s: (s.st_uid, s.st_g
 check "times" r "os.utime('$M/file', ns=(1234567890123456789, 987654321000000001)) or (lambda s: (s.st_atime_ns, s.st_mtime_ns))(os.stat('$M/file'))" "(1234567890123456789, 987654321000000001)"
 check "… at the origin" o "os.stat('$E/file').st_mtime_ns" 987654321000000001
 check "touch" r "run('touch $M/file') or abs(os.stat('$M/file').st_mtime - time.time()) < 30"
+check "a write inside the file sets its time" r "os.utime('$M/file', (1000, 1000)) or globals().update(fd=os.open('$M/file', RW)) or os.pwrite(fd, b'L', 0) and os.fstat(fd).st_mtime > 1000"
+check "… which others see when it is closed" r "os.utime('$M/file', (1000, 1000)) or os.pwrite(fd, b'l', 0) and os.close(fd)" ok
+check "… at the origin" o "os.stat('$E/file').st_mtime > 1000"
+check "a time that is set afterwards stays" r "globals().update(fd=os.open('$M/file', RW)) or os.pwrite(fd, b'L', 0) and os.utime('$M/file', (1000, 2000)) or os.close(fd) or os.stat('$M/file').st_mtime" 2000.0
+check "… at the origin, when the page is there" o "(get('$E/file')[:1], os.stat('$E/file').st_mtime)" "(b'L', 2000.0)"
 check "by descriptor" r "globals().update(fd=os.open('$M/file', RW)) or os.fchmod(fd, 0o640) or os.fstat(fd).st_mode & 0o777" 416
 must o "os.rename('$E/file', '$E/elsewhere'); put('$E/file', b'another'); os.chmod('$E/file', 0o600)"
-check "a descriptor's file has lost its name to another: that one is left alone" r "os.fchmod(fd, 0o777)" ESTALE
-check "… at the origin" o "os.stat('$E/file').st_mode & 0o777" 384
+check "a descriptor's file has lost its name to another: that one is left alone" r "os.fchmod(fd, 0o604) or os.fstat(fd).st_mode & 0o777" 388
+check "… at the origin" o "[os.stat('$E/' + name).st_mode & 0o777 for name in ('file', 'elsewhere')]" "[384, 388]"
 must o "os.rename('$E/elsewhere', '$E/file')"
 must r "os.close(fd)"
+check "of what has no name any more" r "put('$M/nameless', b'') or globals().update(fd=os.open('$M/nameless', RW)) or os.unlink('$M/nameless') or os.fchmod(fd, 0o640) or os.fchown(fd, 5, 6) or os.utime(fd, (7, 8)) or (lambda s: (s.st_mode & 0o777, s.st_uid, s.st_gid, s.st_mtime, s.st_nlink))(os.fstat(fd))" "(416, 5, 6, 8.0, 0)"
+must r "os.close(fd)"
+check "of the export itself" r "os.chmod('$M', 0o751) or os.utime('$M', (5, 6)) or (lambda s: (s.st_mode & 0o777, s.st_mtime))(os.stat('$M'))" "(489, 6.0)"
 check "of a directory" r "os.chmod('$M/moved', 0o700) or os.stat('$M/moved').st_mode & 0o777" 448
 
 # ---- permissions are the origin's

@@ -68,7 +68,7 @@ counted "the predecessors' text messages" truncated "[peer(m) for m in (b'/root/
 counted "… longer ones" magic "peer(b'/root/f,4096,0,w,' + b'x' * 4096)"
 counted "another version" version "peer(ours('GetShared', count=1, version=2)); peer(ours('GetShared', count=1, version=0))"
 counted "unknown kinds" kind "[peer(ours(k)) for k in (0, 4, 15, 45, 63, 128, 255)]"
-counted "unknown flags" field "peer(ours('GetShared', count=1, flags=0x8000)); peer(ours('GetShared', count=1, flags=0x80))"
+counted "unknown flags" field "peer(ours('GetShared', count=1, flags=0x8000)); peer(ours('GetShared', count=1, flags=0x100))"
 counted "an impossible length" field "peer(ours('Put', b'x', length=0xffffffff)); peer(ours('Write', bytes(1366), length=72 * 1024 + 1))"
 counted "an impossible offset" field "peer(ours('Write', b'x' * 10, length=60000, offset=17)); peer(ours('Put', b'x', length=1, offset=1366))"
 counted "an impossible fragment size" field "[peer(ours('Put', b'x', fragment=n)) for n in (0, 1, 255, 1367, 65535)]"
@@ -153,7 +153,7 @@ must x "
 rng = random.Random(6)
 for n in range(4000):
     d = bytearray(ours(rng.choice(list(wire.KINDS)), rng.randbytes(rng.choice((0, 1, 17, 100, 1366))), request=next(ids), file=rng.randrange(8), index=rng.randrange(300),
-        count=rng.randrange(1, 257), flags=rng.randrange(128), seq=rng.randrange(1 << 12), size=rng.randrange(1 << 21)))
+        count=rng.randrange(1, 257), flags=rng.randrange(256), seq=rng.randrange(1 << 12), size=rng.randrange(1 << 21)))
     for _ in range(rng.randrange(4)): d[rng.randrange(42, len(d))] = rng.randrange(256)
     if rng.random() < 0.2: d = d[:rng.randrange(len(d))]
     if len(d) < 41 or d[40] not in (17, 18, 19, 20, 21, 31, 36, 37, 38): peer(bytes(d))

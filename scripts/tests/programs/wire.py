@@ -26,7 +26,7 @@ KINDS = {"Hello": 1, "HelloAck": 2, "Reply": 3, "Lookup": 16, "Open": 17, "Close
          "Ack": 37, "Put": 38, "GetXattr": 39, "SetXattr": 40, "ListXattr": 41,
          "Lock": 30, "Unlocked": 42, "Working": 43, "StatFs": 44}
 NAMES = {number: name for name, number in KINDS.items()}
-FLAGS = {"WRITE": 1, "DATA": 2, "KEEP": 4, "HAVE": 8, "APPEND": 16, "RETRY": 32, "DATASYNC": 64}
+FLAGS = {"WRITE": 1, "DATA": 2, "KEEP": 4, "HAVE": 8, "APPEND": 16, "RETRY": 32, "DATASYNC": 64, "TOUCHED": 128}
 PAGE_KINDS = ("GetShared", "GetModified", "Grant", "Invalidate", "Recall", "Ack", "Put")
 
 assert struct.calcsize(FORMAT) == HEADER_BYTES
