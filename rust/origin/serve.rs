@@ -548,11 +548,12 @@ pub(super) fn is_way(path: &[u8]) -> Result<bool> {
     Ok(false)
 }
 
-/// An inode number for a directory that only shows the way (FNV-1a of its path).
+/// An inode number for a directory that only shows the way: FNV-1a of its path, as far as an index of a message may be.
 fn way_ino(path: &[u8]) -> u64 {
-    path.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+    let hash = path.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
-    }) | 1
+    });
+    hash >> 2 | 1
 }
 
 fn open(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Answer) -> Result {

@@ -206,23 +206,34 @@ drop:
 	return err;
 }
 
-/* An open file, or if there is none what has the name now, if it is the inode that is meant. */
+/*
+ * What has the name now, if it is what is meant: the open file, or the inode of that number (0: any). An open file is found without its name as
+ * well, but by its name first: the mount that it is meant by may be for reading only.
+ */
 static int find_inode(struct file *file, const struct path *root, const char *name, u64 ino, struct path *path)
 {
+	const struct inode *found;
 	int err = 0;
 
-	if (file || !*name) {
-		*path = file ? file->f_path : *root;
-		path_get(path);
-	} else {
+	if (*name) {
 		err = vfs_path_lookup(root->dentry, root->mnt, name, 0, path);
+	} else {
+		*path = *root;
+		path_get(path);
 	}
-	if (err)
-		return err;
-	if (file || !ino || d_inode(path->dentry)->i_ino == ino)
-		return 0;
-	path_put(path);
-	return -ESTALE;
+	if (!err) {
+		found = d_inode(path->dentry);
+		if (file ? found == file_inode(file) : !ino || found->i_ino == ino)
+			return 0;
+		path_put(path);
+		err = -ESTALE;
+	}
+	if (file) {
+		*path = file->f_path;
+		path_get(path);
+		err = 0;
+	}
+	return err;
 }
 
 /* Mode, owner and times, of a symlink itself if it is one. */
