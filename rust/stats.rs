@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Counters, and the file that shows them: `/sys/kernel/debug/vremote/status`, one JSON document.
+//! Counters, and the file that shows them: `/sys/kernel/debug/vremote/status`, one JSON document. Beside it, if keys are kept, is
+//! [`keylog`]'s.
 //!
 //! The document's `version` changes when a field goes or changes its meaning, not when one is added.
 
@@ -12,7 +13,7 @@ use kernel::{
 };
 
 use crate::{
-    net::{self, peer},
+    net::{self, keylog, peer},
     proto::{envelope::Malformed, wire::Kind},
 };
 
@@ -200,7 +201,8 @@ pub fn write_json_string(out: &mut impl Write, text: &[u8]) -> fmt::Result {
 fn write_status(port: u16, out: &mut impl Write) -> fmt::Result {
     write!(out, "{{\"version\":2,\"node\":")?;
     write_json_string(out, net::own_name())?;
-    write!(out, ",\"port\":{port},\"peers\":[")?;
+    let keys = keylog::is_on();
+    write!(out, ",\"port\":{port},\"keylog\":{keys},\"peers\":[")?;
     let peers = peer::snapshot().map_err(|_| fmt::Error)?;
     for (i, peer) in peers.iter().enumerate() {
         if i != 0 {
@@ -225,16 +227,17 @@ struct Status {
     port: u16,
 }
 
-/// The debugfs directory; it goes when this value is dropped, after the last reader has gone.
+/// The debugfs directory, whose files only root can read; it goes when this value is dropped, after the last reader has gone.
 pub struct Stats {
-    _file: Pin<KBox<debugfs::File<Status>>>,
+    _status: Pin<KBox<debugfs::File<Status>>>,
+    _keylog: Option<Pin<KBox<debugfs::File<()>>>>,
 }
 
 impl Stats {
-    /// Shows the status file. Call when every part is able to answer. `ENOMEM`.
+    /// Shows the files. Call when every part is able to answer. `ENOMEM`.
     pub fn new(port: u16) -> Result<Stats> {
         let directory = debugfs::Dir::new(c"vremote");
-        let file = KBox::pin_init(
+        let status = KBox::pin_init(
             directory.read_callback_file(
                 c"status",
                 Status { port },
@@ -242,6 +245,20 @@ impl Stats {
             ),
             GFP_KERNEL,
         )?;
-        Ok(Stats { _file: file })
+        let keylog = match keylog::is_on() {
+            true => Some(KBox::pin_init(
+                directory.read_callback_file(
+                    c"keylog",
+                    (),
+                    &|(): &(), out: &mut fmt::Formatter<'_>| keylog::write(out),
+                ),
+                GFP_KERNEL,
+            )?),
+            false => None,
+        };
+        Ok(Stats {
+            _status: status,
+            _keylog: keylog,
+        })
     }
 }

@@ -46,6 +46,10 @@ module! {
             default: 0,
             description: "1: take peers without a key, and say everything to them in the clear (for benchmarks)",
         },
+        keylog: u8 {
+            default: 0,
+            description: "1: show the keys of sessions to root in debugfs (for test clusters)",
+        },
     },
 }
 
@@ -79,6 +83,7 @@ struct VRemote {
 impl kernel::Module for VRemote {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         let mut port = module_parameters::port.value();
+        let keylog = module_parameters::keylog.value() != 0;
         net::prepare(
             module_parameters::timeout_ms.value(),
             module_parameters::lease_ms.value(),
@@ -87,7 +92,7 @@ impl kernel::Module for VRemote {
         let origin = Part::start(origin::init, origin::exit)?;
         let net = Part::start(
             || {
-                port = net::init(port).inspect_err(|error| {
+                port = net::init(port, keylog).inspect_err(|error| {
                     pr_err!("cannot listen on UDP port {}: {:?}\n", port, error);
                 })?;
                 Ok(())
@@ -100,6 +105,9 @@ impl kernel::Module for VRemote {
         let hooks = Part::start(hooks::init, hooks::exit)?;
         if plain {
             pr_warn!("plain=1: peers without a key are believed, and what is said to them can be read and changed by all\n");
+        }
+        if keylog {
+            pr_warn!("keylog=1: the keys of sessions can be read in debugfs, and with them all that other nodes say to this one and are told\n");
         }
         pr_info!("Remote Storage, UDP Server: Listening on port {}\n", port);
         Ok(VRemote {

@@ -10,6 +10,7 @@
 //! | [`batch`] | several messages to one peer in one go |
 //! | [`secure`] | the sessions with one peer: handshakes, what is encrypted and decrypted |
 //! | [`crypto`] | the kernel's crypto library |
+//! | [`keylog`] | keys of sessions, for who watches a test cluster |
 //! | [`exchange`] | requests in flight: retransmission, answers, deadlines; blocking calls |
 //! | [`timer`] | the one timer behind all of that |
 //!
@@ -20,6 +21,7 @@ mod assembly;
 pub mod batch;
 mod crypto;
 pub mod exchange;
+pub mod keylog;
 pub mod peer;
 mod secure;
 pub mod timer;
@@ -145,22 +147,25 @@ pub fn prepare(timeout_ms: u32, lease_ms: u32) {
     );
     batch::prepare();
     exchange::prepare();
+    keylog::prepare();
     peer::prepare();
     secure::prepare();
     timer::prepare();
 }
 
-/// Opens the socket and starts to receive; gives the port that it listens on. Process context, may sleep; errors of
-/// the socket, such as `EADDRINUSE`.
-pub fn init(port: u16) -> Result<u16> {
+/// Opens the socket and starts to receive; gives the port that it listens on. `keep_keys`: those of sessions are kept, see [`keylog`].
+/// Process context, may sleep; errors of the socket, such as `EADDRINUSE`.
+pub fn init(port: u16, keep_keys: bool) -> Result<u16> {
     timer::start()?;
     batch::fill();
     peer::start()
+        .and_then(|()| if keep_keys { keylog::start() } else { Ok(()) })
         .and_then(|()| udp::start(port))
         .inspect_err(|_| {
             peer::stop();
             timer::stop();
             batch::drain();
+            keylog::stop();
         })
 }
 
@@ -173,4 +178,5 @@ pub fn exit() {
     timer::stop();
     exchange::end_all();
     batch::drain();
+    keylog::stop();
 }

@@ -18,7 +18,7 @@ use kernel::{
 
 use super::{
     crypto::{self, random, random_key, Library},
-    now_us, own_name,
+    keylog, now_us, own_name,
     peer::Peer,
 };
 use crate::{
@@ -79,6 +79,8 @@ impl Session {
     fn new(own: Greeting, agreed: &Agreed) -> Result<Arc<Session>> {
         let (send, receive) = (agreed.send.clone(), agreed.receive.clone());
         let theirs = agreed.peer;
+        keylog::note(theirs.index, &send);
+        keylog::note(own.index, &receive);
         Arc::pin_init(
             pin_init!(Session {
                 index: own.index,

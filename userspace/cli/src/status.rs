@@ -222,6 +222,9 @@ pub(crate) fn document(document: &Value) -> String {
         cell(&document["node"]),
         cell(&document["port"])
     );
+    if document["keylog"] == true {
+        out.push_str("\nkeylog=1: the keys of sessions can be read here, in /sys/kernel/debug/vremote/keylog; load the module without it to keep them secret\n");
+    }
     if document["drained"] == true {
         out.push_str("\ndrained: other nodes may read here, and change nothing, until `vremote drain --end`\n");
     }
@@ -305,6 +308,14 @@ mod tests {
             words[1..],
             ["10.0.0.2:1104", "up", "-", "5", "0", "0", "1", "01"]
         );
+    }
+
+    #[test]
+    fn keys_that_can_be_read_are_admitted() {
+        let mut sample = sample();
+        assert!(!document(&sample).contains("keylog"));
+        sample["keylog"] = json!(true);
+        assert!(document(&sample).contains("\nkeylog=1: the keys of sessions can be read here"));
     }
 
     #[test]
