@@ -110,7 +110,7 @@ def summary(values):
     if not values:
         return None
     result = {"median": statistics.median(values), "count": len(values)}
-    if len(values) > 1 and min(values) > 0:
+    if len(values) > 2 and min(values) > 0:
         logs = [math.log(value) for value in values]
         half = T[min(len(values) - 1, len(T)) - 1] * statistics.stdev(logs) / math.sqrt(len(values))
         middle = statistics.mean(logs)
