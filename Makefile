@@ -18,6 +18,7 @@ help: ## this list
 	@echo "  VREMOTE_CACHE=DIR       where toolchain, kernels and guest images are kept"
 	@echo "  MUTANTS=WORDS           only mutants whose name has one of the words"
 	@echo "  MINUTES=N               how long soak takes; SOAK_OPTIONS=--debug for the debug kernel"
+	@echo "  BENCH_OPTIONS=WORDS     for bench: --rounds 15, --only read,write, --sharers (see its head)"
 	@echo "  scripts/cluster help    the cluster of emulated machines, by hand"
 
 demo: ## two machines share a file before your eyes; builds what is missing
@@ -41,8 +42,8 @@ mutants: kernel ## takes away what the module does on failures, piece by piece: 
 soak: kernel ## four nodes exercise one file for MINUTES (60), with random seeds and faults
 	@scripts/soak $(SOAK_OPTIONS) $(MINUTES)
 
-bench: kernel ## UDP echo, iperf3, NFSv4.2 and VRemote side by side: build/bench/results.json
-	@scripts/bench
+bench: kernel ## ext4, NFSv4.2, NFS over TLS, VRemote, iperf3, UDP echo side by side: build/bench/results.md
+	@scripts/bench $(BENCH_OPTIONS)
 
 bench-moves: kernel tools ## moves and forks, beside dump + scp + restore: build/bench/moves.json
 	@scripts/bench-moves
