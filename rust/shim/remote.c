@@ -277,6 +277,8 @@ int vremote_inode_drop(struct inode *inode)
 void vremote_inode_fill_stat(struct inode *inode, struct kstat *stat, u32 mask)
 {
 	generic_fillattr(&nop_mnt_idmap, mask, inode, stat);
+	/* Not written from here (SB_NOATIME), but known. */
+	stat->result_mask |= STATX_ATIME;
 }
 
 /* Inline over a wrapped enum. */

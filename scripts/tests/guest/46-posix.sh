@@ -19,9 +19,6 @@ differences() {
 		set_id_bits_by_writing.write, 2767, owner: 2767 -> 0767
 		set_id_bits_by_writing.write, root: 6777 -> 0777
 		set_id_bits_by_writing.truncate, root: 6777 -> 0777
-		# Programs do not get the rights of their files' owners: the mount is nosuid.
-		programs.whose rights, set-user-id: 1000, status 0 -> 1001, status 0
-		programs.whose rights, set-group-id: 2000, status 0 -> 1001, status 0
 		# Files without a name from the start (O_TMPFILE).
 		tmpfile.in a directory: ok -> EOPNOTSUPP
 		# Devices are their own node's, and so are whiteouts.

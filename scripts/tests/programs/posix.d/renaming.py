@@ -60,6 +60,8 @@ def renaming_flags(t):
     os.mkdir("dir")
     put("dir/two", b"22")
     t("EXCHANGE of two directories' files", lambda: renameat2("one", "dir/two", RENAME_EXCHANGE) or (get("one"), get("dir/two")))
+    os.utime("one", (1000, 1000))
+    os.utime("dir/two", (2000, 2000))
     t.times("EXCHANGE, times", ["one", "dir/two", ".", "dir"], renameat2, "one", "dir/two", RENAME_EXCHANGE)
     t("EXCHANGE of a directory and what is in it", renameat2, "dir", "dir/two", RENAME_EXCHANGE)
     t("EXCHANGE with itself", renameat2, "one", "one", RENAME_EXCHANGE)
