@@ -34,7 +34,7 @@ fault 3 loss 2%
 run "loss 2 %, duplicate 2 %, reorder 3 %" $BAD --seed 2
 heal_all
 # Pages that all nodes want at once, since there are so few: every operation finds them elsewhere.
-run "a small file, a turn for each operation" $((GOOD / 2)) --seed 9724 --largest 20000 --longest 9000 --longest-mapped 9000 --turn 1
+run "a small file, a turn for each operation" $GOOD --seed 9724 --largest 20000 --longest 9000 --longest-mapped 9000 --turn 1
 
 # many FILES OPERATIONS: so many in all, by as many runs at once.
 many() {
