@@ -208,6 +208,13 @@ fn cases() -> BTreeMap<String, Vec<u8>> {
             ),
         ),
         (
+            "ok-write-touched",
+            bare(Header {
+                flags: flags::TOUCHED,
+                ..good(Kind::Write)
+            }),
+        ),
+        (
             "ok-write-last-byte",
             datagram(
                 Header {

@@ -148,6 +148,8 @@ def removed_directory(t):
         t("fsetxattr", lambda: os.setxattr(fd, "user.x", b"x") or os.getxattr(fd, "user.x"))
         t("fchdir into it", os.fchdir, fd)
         t("its name in /proc", os.readlink, "/proc/self/cwd")
+        t("a new one of its name is another", lambda: os.mkdir("../gone") or put("../gone/file") or answers(
+            lambda: getdents(fd, 1000), lambda: os.stat("file"), lambda: put("new")))
         t("out of it", lambda: os.chdir("..") or sorted(os.listdir(".")))
 
     t("in it", inside)

@@ -60,9 +60,7 @@ def renaming_flags(t):
     os.mkdir("dir")
     put("dir/two", b"22")
     t("EXCHANGE of two directories' files", lambda: renameat2("one", "dir/two", RENAME_EXCHANGE) or (get("one"), get("dir/two")))
-    os.utime("one", (1000, 1000))
-    os.utime("dir/two", (2000, 2000))
-    t.times("EXCHANGE, times", ["one", "dir/two", ".", "dir"], renameat2, "one", "dir/two", RENAME_EXCHANGE)
+    t.times("EXCHANGE, times", [os.open("one", RO), os.open("dir/two", RO), ".", "dir"], renameat2, "one", "dir/two", RENAME_EXCHANGE)
     t("EXCHANGE of a directory and what is in it", renameat2, "dir", "dir/two", RENAME_EXCHANGE)
     t("EXCHANGE with itself", renameat2, "one", "one", RENAME_EXCHANGE)
     t("NOREPLACE onto itself", renameat2, "one", "one", RENAME_NOREPLACE)
@@ -190,7 +188,7 @@ def searching(t):
         "missing": lambda: os.stat("dir/missing"), "getxattr": lambda: os.getxattr("dir/file", "user.x"),
         "setxattr": lambda: os.setxattr("dir/file", "user.x", b"x"), "execve": lambda: execute("dir/file"),
         "chdir into it": lambda: os.chdir("dir") or os.chdir(".."), "upwards": lambda: os.stat("dir/../file").st_nlink}
-    for bits in (0o000, 0o400, 0o200, 0o100, 0o500, 0o600, 0o300, 0o700):
+    for bits in (0o000, 0o100, 0o500, 0o600, 0o300):
         place = f"{bits:03o}"
         os.mkdir(place)
         os.chmod(place, 0o777)
