@@ -58,14 +58,20 @@ expect_eq "no step is missing or doubled" "$(ends node1 node2 node1)" ok
 
 # ---- the network, the power
 
-strike() { # PERCENT SECONDS : after that part of a move of $whole ms the network is cut for so long; 0: the power, for good
-	local at=$((whole * $1 / 100)) mover
+begin_move() {
 	on 1 timeout $LIMIT vremote-migrate $PID "$(addr 2)" --mode stop >"$TMP/out" 2>&1 &
-	mover=$!
-	sleep $((at / 1000)).$(printf %03d $((at % 1000)))
-	if [ "$2" = 0 ]; then fault 2 kill; else fault 2 partition && sleep "$2" && fault 2 heal; fi
-	wait $mover && STATUS="it moved" || STATUS="it stayed"
+	MOVER=$!
+}
+end_move() {
+	wait $MOVER && STATUS="it moved" || STATUS="it stayed"
 	note "$(tail -n 1 "$TMP/out")"
+}
+strike() { # PERCENT SECONDS : after that part of a move of $whole ms the network is cut for so long
+	local at=$((whole * $1 / 100))
+	begin_move
+	sleep $((at / 1000)).$(printf %03d $((at % 1000)))
+	fault 2 partition && sleep "$2" && fault 2 heal
+	end_move
 }
 start memory=4
 # Once it runs at the target its files are elsewhere: a longer cut than they wait for would reach the program as an error of a file.
@@ -80,7 +86,11 @@ expect_eq "no step is missing or doubled" "$(ends)" ok
 for k in 1 2; do expect_eq "nothing is left on node $k" "$(clean $k)" ''; done
 
 start memory=4
-strike 50 0
+begin_move
+# Something of it has arrived, and it cannot run there yet.
+expect "a move begins" eventually 60 sh_on 2 '[ -n "$(ls -A /var/lib/vremote/jobs)" ]'
+fault 2 kill
+end_move
 expect "the target loses its power in the middle ($STATUS): the program goes on here" eventually 120 goes_on
 expect "the target boots again" fault 2 start
 PUSHED=()
