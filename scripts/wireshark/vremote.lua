@@ -58,6 +58,7 @@ local GREETINGS = set("Hello HelloAck")
 
 -- What `index`, `size` and `count` are, by kind.
 local INDEX = {
+    Lookup = "rights that are asked about: 4 to read, 2 to write, 1 to run or search",
     Open = "open flags", Write = "byte offset", Commit = "inode number of a directory", ReadLink = "1: to the end of the chain",
     Make = "mode", Remove = "1: a directory", Rename = "flags of renameat2(2)", SetAttr = "inode number", Allocate = "byte offset",
     GetXattr = "inode number", SetXattr = "inode number", ListXattr = "inode number",
@@ -73,8 +74,8 @@ local COUNT = {
     GetShared = "pages", GetModified = "pages",
 }
 
-local FLAGS = {"WRITE", "DATA", "KEEP", "HAVE", "APPEND", "RETRY", "DATASYNC"}
-local RETRY, ALL_FLAGS = 1 << 5, (1 << 7) - 1
+local FLAGS = {"WRITE", "DATA", "KEEP", "HAVE", "APPEND", "RETRY", "DATASYNC", "TOUCHED"}
+local RETRY, ALL_FLAGS = 1 << 5, (1 << 8) - 1
 
 local ERRNOS = numbered({[0] = "success"}, 1, [[
     EPERM ENOENT ESRCH EINTR EIO ENXIO E2BIG ENOEXEC EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT ENOTBLK EBUSY EEXIST EXDEV ENODEV ENOTDIR
@@ -288,7 +289,7 @@ field("attr.gid", "uint32", "Owner's group")
 field("attr.atime", "absolute_time", "Last access")
 field("attr.mtime", "absolute_time", "Last change of the data")
 field("attr.ctime", "absolute_time", "Last change of the inode")
-field("change.valid", "uint32", "Sets (1 mode, 2 user, 4 group, 8 atime now, 16 atime, 32 mtime now, 64 mtime)", base.HEX)
+field("change.valid", "uint32", "Sets (1 mode, 2 user, 4 group, 8 atime now, 16 atime, 32 mtime now, 64 mtime, 128 as chown(2))", base.HEX)
 field("lock.owner", "uint64", "Owner of the lock", base.HEX)
 field("lock.start", "uint64", "First byte")
 field("lock.end", "uint64", "Last byte")
@@ -481,7 +482,8 @@ local PAYLOADS = {
 -- The same for replies, by the kind of the request.
 local REPLIES = {
     Lookup = attributes, Open = attributes, GetAttr = attributes, SetSize = attributes, Make = attributes, Link = attributes,
-    SetAttr = attributes, Allocate = attributes, SetXattr = attributes, Lock = lock, List = entries, ListXattr = xattr_names, StatFs = space,
+    SetAttr = attributes, Allocate = attributes, Write = attributes, SetXattr = attributes, Lock = lock, List = entries,
+    ListXattr = xattr_names, StatFs = space,
     ReadLink = function(c, tree) return quoted(c:text(tree, f.target, c.left)) end,
     GetXattr = function(c, tree) c:bytes(tree, f.xattr_value, c.left) end,
 }
