@@ -60,10 +60,10 @@ expect_eq "no step is missing or doubled" "$(ends node1 node2 node1)" ok
 
 begin_move() {
 	on 1 timeout $LIMIT vremote-migrate $PID "$(addr 2)" --mode stop >"$TMP/out" 2>&1 &
-	MOVER=$!
+	MOVING=$!
 }
 end_move() {
-	wait $MOVER && STATUS="it moved" || STATUS="it stayed"
+	wait $MOVING && STATUS="it moved" || STATUS="it stayed"
 	note "$(tail -n 1 "$TMP/out")"
 }
 strike() { # PERCENT SECONDS : after that part of a move of $whole ms the network is cut for so long
