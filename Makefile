@@ -3,12 +3,12 @@
 # Everything is built in a Debian root of its own (scripts/toolchain) and kept in a cache (~/.cache/vremote, or VREMOTE_CACHE).
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-debug check fuzz mutants soak bench bench-moves loads modules kernel tools install clean
+.PHONY: help demo test test-debug check fuzz simulate mutants soak bench bench-moves loads modules kernel tools install clean
 
 # Variables that the scripts take from make's command line as well as from the environment.
-export KDIR KERNEL_TARBALL VREMOTE_CACHE VREMOTE_GUEST_PACKAGES VREMOTE_KVM JOBS DESTDIR PREFIX FUZZ_SECONDS
+export KDIR KERNEL_TARBALL VREMOTE_CACHE VREMOTE_GUEST_PACKAGES VREMOTE_KVM JOBS DESTDIR PREFIX FUZZ_SECONDS SEEDS
 # An empty variable must not hide a script's default.
-unexport $(foreach v,KDIR KERNEL_TARBALL VREMOTE_CACHE VREMOTE_GUEST_PACKAGES VREMOTE_KVM JOBS DESTDIR PREFIX FUZZ_SECONDS,$(if $($(v)),,$(v)))
+unexport $(foreach v,KDIR KERNEL_TARBALL VREMOTE_CACHE VREMOTE_GUEST_PACKAGES VREMOTE_KVM JOBS DESTDIR PREFIX FUZZ_SECONDS SEEDS,$(if $($(v)),,$(v)))
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -16,6 +16,7 @@ help: ## this list
 	@echo "  KDIR=DIR                your own patched and built kernel tree, for kernel, modules, install, test"
 	@echo "  KERNEL_TARBALL=FILE     another 7.3.y source than Debian's"
 	@echo "  VREMOTE_CACHE=DIR       where toolchain, kernels and guest images are kept"
+	@echo "  SEEDS=N                 how many schedules simulate runs"
 	@echo "  MUTANTS=WORDS           only mutants whose name has one of the words"
 	@echo "  MINUTES=N               how long soak takes; SOAK_OPTIONS=--debug for the debug kernel"
 	@echo "  BENCH_OPTIONS=WORDS     for bench: --rounds 15, --only read,write, --sharers (see its head)"
@@ -35,6 +36,9 @@ check: ## the quick part: format, clippy, unit, property and model tests
 
 fuzz: ## random packets against the parser and the protocol, 10 minutes
 	@scripts/fuzz
+
+simulate: ## 3 to 8 nodes in one process, through failures: 10,000 schedules (SEEDS), each repeated by its seed
+	@scripts/simulate
 
 mutants: kernel ## takes away what the module does on failures, piece by piece: each time a test must fail
 	@scripts/mutants $(MUTANTS)

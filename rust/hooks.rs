@@ -190,7 +190,7 @@ unsafe extern "C" fn pull(mapping: *mut address_space, start: loff_t, end: loff_
         return 0;
     };
     let (first, last) = pages(start, end);
-    status(share.acquire_range(first, last, Want::Read))
+    status(share.pull(first, last))
 }
 
 /// A range is about to be truncated, zeroed or moved.

@@ -261,6 +261,13 @@ impl Share {
                 // SAFETY: The mapping is alive; we may sleep; the folio lock keeps the page from being mapped again.
                 unsafe { bindings::unmap_mapping_pages(self.mapping, index as usize, 1, false) };
             }
+            // A statement of its own: the lock must not be held while the page is written.
+            let pulled = self.state.lock().pulls != 0;
+            if grant.write && pulled && folio.dirty() {
+                drop(folio);
+                self.write_out(index, index);
+                continue;
+            }
             if !self.still_granting(index, grant) {
                 return Granting::Failed(EIO_STATUS);
             }

@@ -141,6 +141,23 @@ impl Share {
         self.acquire_from(None, first, last, want)
     }
 
+    /// Before a sync, and before something reads past the hooks: brings home what remotes have written of a range, and writes it to disk
+    /// with what is dirty here. A page of it that is granted away meanwhile is written to disk first: in the stash no sync would find it,
+    /// and return as if it were on disk.
+    ///
+    /// # Errors
+    ///
+    /// As [`Share::acquire`].
+    pub(crate) fn pull(self: &Arc<Self>, first: u64, last: u64) -> Result {
+        self.state.lock().pulls += 1;
+        let home = self.acquire_range(first, last, Want::Read);
+        if home.is_ok() {
+            self.write_out(first, last);
+        }
+        self.state.lock().pulls -= 1;
+        home
+    }
+
     /// [`Share::acquire_range`] for those pages that one node holds.
     pub(super) fn acquire_from(
         self: &Arc<Self>,
@@ -173,6 +190,8 @@ impl Share {
             for asked in asked.into_iter().flatten() {
                 let index = asked.index;
                 asked.wait()?;
+                // The last version may be in the stash yet, as its owner had written nothing; or the page's queue was full.
+                self.acquire(index, want)?;
                 self.taken(index);
             }
             from = next;

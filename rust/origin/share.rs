@@ -169,6 +169,8 @@ pub(super) struct State {
     /// Ranges of pages (first, last) that are being truncated: requests of remotes are not heard.
     pub(super) frozen: KVec<(u64, u64)>,
     pub(super) opens: KVec<Opens>,
+    /// How many [`Share::pull`] are under way: what is dirty goes to disk before it is granted away.
+    pub(super) pulls: u32,
     /// Local descriptors opened with `O_ORIGIN`.
     pub(super) descriptors: u32,
     /// Its pages are being taken home, to end it; `true`: this was wanted once more meanwhile.
@@ -380,6 +382,7 @@ impl Share {
                     restorer: 0,
                     frozen: KVec::new(),
                     opens: KVec::new(),
+                    pulls: 0,
                     descriptors: 0,
                     settling: None,
                     dead: false,
@@ -454,6 +457,13 @@ impl Share {
     pub(super) fn end_writing(&self) {
         // SAFETY: The file is open.
         unsafe { bindings::vremote_origin_write_end(self.file.as_ptr()) };
+    }
+
+    /// Writes what is dirty of these pages to disk, and waits for that; what fails is noted in the mapping, for every fsync. Sleeps; the
+    /// caller holds no lock.
+    pub(super) fn write_out(&self, first: u64, last: u64) {
+        // SAFETY: The file is open.
+        unsafe { bindings::vremote_origin_write_out(self.file.as_ptr(), first, last) };
     }
 
     /// Writes the file to disk, and if not `datasync` all its attributes. Sleeps; the caller holds no lock.

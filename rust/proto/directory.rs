@@ -347,7 +347,7 @@ pub enum Action {
         /// Id of the `Put`.
         request: u64,
     },
-    /// Under the folio's lock: read the page if `data`, and if `write` write it to disk when dirty and remove it from the
+    /// Under the folio's lock: read the page if `data`, and if `write` keep its bytes when they are dirty and remove it from the
     /// page cache; then [`Event::Granted`] or [`Event::GrantFailed`]; then send `Grant`.
     Grant {
         /// To whom.

@@ -59,6 +59,8 @@ struct Handle {
     /// File id that it was opened under, and in which session.
     file: u64,
     session: (u64, u64),
+    /// In which [life](super::state::State::life) of the inode's file id.
+    life: u64,
     writes: bool,
 }
 
@@ -219,14 +221,15 @@ pub(super) unsafe fn adopt(
     // SAFETY: By this function's contract.
     let (kept, open_flags) = unsafe { (Inode::counted(inode).ok_or(EIO)?, (*file).f_flags) };
     let (writes, session) = (writes(open_flags), session_of(header));
-    let handle = Handle {
-        file: id,
-        session,
-        writes,
-    };
-    let adopted = kept
-        .attach(id)
-        .and_then(|()| Ok(KBox::new(handle, GFP_KERNEL)?));
+    let adopted = kept.attach(id, session).and_then(|()| {
+        let handle = Handle {
+            file: id,
+            session,
+            life: kept.state.lock().life()?,
+            writes,
+        };
+        Ok(KBox::new(handle, GFP_KERNEL)?)
+    });
     let handle = adopted.inspect_err(|_| close_at(&kept.peer, session, id, writes))?;
     {
         let mut state = kept.state.lock();
@@ -320,10 +323,37 @@ unsafe extern "C" fn release(inode: *mut inode, file: *mut file) -> c_int {
 
 /// What is kept for the inode of an open descriptor.
 ///
+/// # Errors
+///
+/// `ESTALE`: the session in which it was opened is over. That the file was opened anew by another descriptor does not bring it back: what
+/// was written through it may be lost.
+///
 /// # Safety
 ///
 /// `file` is an open descriptor of one of our files, and stays so during the call that this is part of.
 pub(super) unsafe fn of_file(file: *mut file) -> Result<Arc<Inode>> {
+    // SAFETY: By this function's contract; `adopt` has put the handle there.
+    let (kept, handle) = unsafe {
+        (
+            of_any_file(file)?,
+            &*(*file).private_data.cast::<Handle>().cast_const(),
+        )
+    };
+    // A statement of its own: the lock must not be held when `kept` goes.
+    let life = kept.state.lock().life()?;
+    if life == handle.life {
+        Ok(kept)
+    } else {
+        Err(ESTALE)
+    }
+}
+
+/// As [`of_file`], whatever has become of the session.
+///
+/// # Safety
+///
+/// As [`of_file`].
+pub(super) unsafe fn of_any_file(file: *mut file) -> Result<Arc<Inode>> {
     // SAFETY: By this function's contract.
     unsafe { Inode::counted((*file).f_inode) }.ok_or(EIO)
 }

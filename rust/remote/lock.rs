@@ -13,7 +13,7 @@ use kernel::{
     sync::Arc,
 };
 
-use super::{errno, file::of_file, state::Inode};
+use super::{errno, file::{of_any_file, of_file}, state::Inode};
 use crate::bindings;
 use crate::net::{
     exchange::{self, call_or, Exchange, Once},
@@ -130,7 +130,7 @@ fn ask(kept: &Inode, lock: &Lock) -> Result<KVVec<u8>> {
 /// As [`test`].
 unsafe fn set(file: *mut file, request: *mut file_lock) -> Result {
     // SAFETY: By this function's contract.
-    let kept = unsafe { of_file(file) }?;
+    let kept = unsafe { of_any_file(file) }?;
     let mut raw = bindings::vremote_lock::default();
     // SAFETY: By this function's contract; `raw` is ours.
     unsafe { bindings::vremote_lock_read(request, &mut raw) };
@@ -142,6 +142,8 @@ unsafe fn set(file: *mut file, request: *mut file_lock) -> Result {
         }
         return Ok(());
     }
+    // SAFETY: By this function's contract. To unlock is possible for ever, to lock is not.
+    let kept = unsafe { of_file(file) }?;
     let mut pause = LOCK_POLL_MIN_US;
     loop {
         let seen = kept.unlocked.seen();

@@ -40,7 +40,7 @@ use crate::folio::Folio;
 use crate::net::{self, exchange, peer::Peer};
 use crate::proto::{
     copy::{Copy, State as CopyState},
-    limits::PAGE_BYTES,
+    limits::{HELLO_HURRY_US, PAGE_BYTES},
     wire::{Attributes, Header},
 };
 use crate::wait::{Changes, Wait};
@@ -456,7 +456,9 @@ impl Inode {
             if left == 0 {
                 return Err(ETIMEDOUT);
             }
-            self.peer.lease_changes.wait(seen, left, Wait::Killable)?;
+            // A hello that is lost is not repeated for a second: this one is sooner.
+            let pause = left.min(HELLO_HURRY_US);
+            self.peer.lease_changes.wait(seen, pause, Wait::Killable)?;
         }
     }
 
@@ -537,38 +539,59 @@ impl Inode {
         }
     }
 
-    /// A descriptor was opened, with this file id: takes it over. A new id means that the origin knows nothing of what is cached here,
-    /// which is dropped. Process context, sleeps; not under the inode's i_rwsem.
+    /// A descriptor was opened, with this file id in this session: takes it over. A new id means that the origin knows nothing of what is
+    /// cached here, which is dropped. Process context, sleeps; not under the inode's i_rwsem.
     ///
     /// # Errors
     ///
-    /// `EINTR`, `ENOMEM`.
-    pub(super) fn attach(self: &Arc<Inode>, file: u64) -> Result {
-        if self.state.lock().file == file {
+    /// `ESTALE`: the session is over. `EINTR`, `ENOMEM`.
+    pub(super) fn attach(self: &Arc<Inode>, file: u64, session: (u64, u64)) -> Result {
+        if self.state.lock().file == file && self.peer.session() == session {
             return Ok(());
         }
         let reservation = RBTreeNodeReservation::new(GFP_KERNEL)?;
         // SAFETY: The caller's descriptor keeps the inode.
         kernel::error::to_result(unsafe { bindings::vremote_inode_lock(self.raw()) })?;
-        let known = self.state.lock().file == file;
-        if !known {
-            self.cut();
-            self.purge();
-            let old = {
-                let mut table = TABLE.lock();
-                table.as_mut().and_then(|table| {
-                    table
-                        .0
-                        .insert(reservation.into_node((self.peer.slot, file), self.clone()))
-                })
-            };
-            drop(old);
+        let attached = self.attach_locked(file, session, reservation);
+        // SAFETY: Locked above.
+        unsafe { bindings::vremote_inode_unlock(self.raw()) };
+        attached
+    }
+
+    fn attach_locked(
+        self: &Arc<Inode>,
+        file: u64,
+        session: (u64, u64),
+        reservation: RBTreeNodeReservation<(u8, u64), Arc<Inode>>,
+    ) -> Result {
+        // In the next session the id means nothing, or another file.
+        if self.peer.session() != session {
+            return Err(ESTALE);
+        }
+        if self.state.lock().file == file {
+            return Ok(());
+        }
+        self.cut();
+        self.purge();
+        let old = {
+            let mut table = TABLE.lock();
+            table.as_mut().and_then(|table| {
+                table
+                    .0
+                    .insert(reservation.into_node((self.peer.slot, file), self.clone()))
+            })
+        };
+        drop(old);
+        {
             let mut state = self.state.lock();
             state.file = file;
             state.size_seq = 0;
         }
-        // SAFETY: Locked above.
-        unsafe { bindings::vremote_inode_unlock(self.raw()) };
+        // If it ends only after this, `abandon` finds the inode in the table.
+        if self.peer.session() != session {
+            self.cut();
+            return Err(ESTALE);
+        }
         Ok(())
     }
 
@@ -580,6 +603,8 @@ impl Inode {
             state.stale |= state.file != 0;
             state.lives += 1;
             state.fail(ESTALE);
+            // Their seqs mean nothing in the next session.
+            state.jobs.clear();
             (
                 core::mem::take(&mut state.file),
                 core::mem::take(&mut state.puts),

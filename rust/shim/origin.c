@@ -341,6 +341,20 @@ void vremote_origin_readahead(struct file *file, unsigned long index, unsigned i
 }
 
 /*
+ * The range is computed with loff_t, and errors stay in the mapping, where each descriptor's next fsync finds them; the functions that
+ * return them take them out of it.
+ */
+void vremote_origin_write_out(struct file *file, u64 first, u64 last)
+{
+	struct address_space *mapping = file->f_mapping;
+	loff_t start = min_t(u64, first, LLONG_MAX >> PAGE_SHIFT) << PAGE_SHIFT;
+	loff_t end = last >= LLONG_MAX >> PAGE_SHIFT ? LLONG_MAX : ((loff_t)last << PAGE_SHIFT) + PAGE_SIZE - 1;
+
+	filemap_fdatawrite_range(mapping, start, end);
+	filemap_fdatawait_range_keep_errors(mapping, start, end);
+}
+
+/*
  * Puts bytes that came home into the page cache and marks them dirty, the way a store through a mapping would: without
  * the inode lock, which a task that waits for these very bytes may hold. Nothing is written at or beyond i_size; truncation
  * holds off installs by resize_begin.

@@ -15,7 +15,7 @@
 //! What must hold in every state is in [`checks`]. Time, which that world does not have, is in [`lease`]: when what a silent node holds may be
 //! taken from it. Requests that must not run twice are in [`once`].
 
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
 
 pub mod checks;
 pub mod lease;
@@ -29,9 +29,9 @@ pub mod world;
 /// # Panics
 ///
 /// A bug was not found.
-pub fn expect_all_found<M: Copy + Debug>(
+pub fn expect_all_found<M: Copy + Debug, E: Display>(
     mutations: &[M],
-    find: impl Fn(M) -> Option<(u64, &'static str)>,
+    find: impl Fn(M) -> Option<(u64, E)>,
 ) {
     let mut missed = Vec::new();
     for &mutation in mutations {

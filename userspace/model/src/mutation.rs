@@ -66,11 +66,15 @@ pub enum Mutation {
     TurnsIgnored,
     /// A request that was lost is not sent again.
     NoRetransmission,
+    /// An invalidation or a recall is not acknowledged, because the page is being cached again.
+    AckLostWhenCachedAgain,
+    /// A Put carries the seq of another grant than the page's.
+    PutOfAnotherGrant,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 29] = [
+    pub const ALL: [Mutation; 31] = [
         Mutation::UnitsMixed,
         Mutation::InvalidateNotAwaited,
         Mutation::AcknowledgedNotDropped,
@@ -100,5 +104,7 @@ impl Mutation {
         Mutation::ClaimsIgnored,
         Mutation::TurnsIgnored,
         Mutation::NoRetransmission,
+        Mutation::AckLostWhenCachedAgain,
+        Mutation::PutOfAnotherGrant,
     ];
 }

@@ -1,0 +1,621 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pages of other nodes' files: asking for them and getting them; `rust/remote/pages.rs` around `proto/copy.rs`.
+//!
+//! Left out: memory that runs short; readahead is what a read of several pages asks for at once.
+
+use std::rc::Rc;
+
+use nix::errno::Errno;
+use vremote_proto::{
+    copy::{GrantVerdict, Pending, Want},
+    limits::{MAX_BATCH_PAGES, PAGE_BYTES},
+    reliable::PageAssembly,
+    wire::{flags, Header, Kind},
+};
+
+use super::state::{Inode, State};
+use crate::{
+    bug::Bug,
+    folio::{Folio, Locked},
+    net::{
+        exchange::{self, Exchange},
+        peer::Peer,
+    },
+    wait::{Result, Wait},
+};
+
+/// How long after a Get without any answer the next one is not even tried by a reader.
+const SILENCE_US: u64 = 500_000;
+
+enum Hold {
+    /// To be filled; the lock keeps everybody else away from it.
+    Fill(Locked),
+    /// Readable.
+    Upgrade(Rc<Folio>),
+}
+
+/// A page in flight.
+pub struct Slot {
+    pending: Pending,
+    hold: Hold,
+    again: bool,
+    arriving: (u64, PageAssembly),
+}
+
+impl Slot {
+    fn new(pending: Pending, hold: Hold) -> Slot {
+        Slot {
+            pending,
+            hold,
+            again: false,
+            arriving: (0, PageAssembly::new(&Header::new(Kind::Grant))),
+        }
+    }
+
+    /// A piece of a grant with the page's bytes arrived. Says whether the page is whole.
+    fn arrived(&mut self, header: &Header, piece: &[u8], mix: bool) -> bool {
+        let (seq, assembly) = &mut self.arriving;
+        if header.seq < *seq && !mix {
+            return false;
+        }
+        let new = header.seq != *seq && !(mix && *seq != 0);
+        if new || !assembly.fits(header) {
+            *seq = header.seq;
+            *assembly = PageAssembly::new(header);
+        }
+        let Some(range) = assembly.accept(header) else {
+            return false;
+        };
+        let placed = match &self.hold {
+            Hold::Fill(folio) => match folio.bytes_mut().get_mut(range) {
+                Some(bytes) if bytes.len() == piece.len() => {
+                    bytes.copy_from_slice(piece);
+                    true
+                }
+                _ => false,
+            },
+            Hold::Upgrade(_) => true,
+        };
+        placed && assembly.complete()
+    }
+}
+
+/// A Get in flight.
+pub struct Request {
+    /// Its id.
+    pub id: u64,
+    first: u64,
+    want: Want,
+    slots: Vec<Option<Slot>>,
+    left: usize,
+}
+
+impl Request {
+    fn slot_mut(&mut self, page: u64) -> Option<&mut Option<Slot>> {
+        let at = usize::try_from(page.checked_sub(self.first)?).ok()?;
+        self.slots.get_mut(at)
+    }
+
+    /// Gives up what has not been granted: the folios stay not uptodate.
+    pub fn fail(self) {
+        for slot in self.slots.into_iter().flatten() {
+            if let Hold::Fill(folio) = slot.hold {
+                folio.end_read(false);
+            }
+        }
+    }
+}
+
+impl State {
+    /// The request in flight for a page.
+    pub fn pending_mut(&mut self, page: u64) -> Option<&mut Pending> {
+        self.gets.iter_mut().find_map(|request| {
+            let slot = request.slot_mut(page)?.as_mut()?;
+            (!slot.again).then_some(&mut slot.pending)
+        })
+    }
+
+    /// Notes that a Get failed.
+    pub fn fail(&mut self, error: Errno, now: u64) {
+        self.failures = self.failures.wrapping_add(1);
+        self.error = error;
+        if error == Errno::ETIMEDOUT || error == Errno::ENOTCONN {
+            self.silent_since = now;
+        }
+    }
+
+    /// Whether somebody waits for this page, also if the work item has yet to ask again.
+    pub fn in_flight(&mut self, page: u64) -> bool {
+        self.gets
+            .iter_mut()
+            .any(|request| request.slot_mut(page).is_some_and(|slot| slot.is_some()))
+    }
+}
+
+struct Get {
+    inode: Rc<Inode>,
+    header: Header,
+}
+
+impl Exchange for Get {
+    fn patient(&self) -> bool {
+        true
+    }
+
+    fn piece(&self, _: &Rc<Peer>, header: &Header, piece: &[u8]) -> bool {
+        self.inode.granted(header, Some(piece))
+    }
+
+    fn answer(&self, _: &Rc<Peer>, header: &Header, _: &[u8]) -> bool {
+        match header.kind {
+            Kind::Grant => self.inode.granted(header, None),
+            Kind::Reply if header.status != 0 => {
+                let error = Errno::from_raw(i32::from(header.status));
+                self.inode.fail_request(self.header.request, error);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn send(&self, peer: &Rc<Peer>, retry: bool) {
+        let mut bitmap = [0u8; MAX_BATCH_PAGES / 8];
+        let mut bytes = 0;
+        {
+            let state = self.inode.state.borrow();
+            let id = self.header.request;
+            let Some(request) = state.gets.iter().find(|request| request.id == id) else {
+                return;
+            };
+            if request.left < request.slots.len() {
+                bytes = request.slots.len().div_ceil(8);
+                for (page, slot) in request.slots.iter().enumerate() {
+                    if slot.as_ref().is_some_and(|slot| !slot.again) {
+                        bitmap[page / 8] |= 1 << (page % 8);
+                    }
+                }
+            }
+        }
+        let mut header = self.header;
+        if retry {
+            header.flags |= flags::RETRY;
+        }
+        let _ = peer.send(&header, &bitmap[..bytes]);
+    }
+
+    fn expired(&self, error: Errno) {
+        self.inode.fail_request(self.header.request, error);
+    }
+}
+
+impl Inode {
+    /// Asks for as many of `folios` as one request can: pages in a row, each locked and not uptodate. Takes those that it asked for out of
+    /// the front, and says how many; 0: the first one cannot be asked for now.
+    pub fn ask(self: &Rc<Inode>, want: Want, folios: &mut [Option<Locked>]) -> Result<usize> {
+        let node = self.node();
+        let limit = folios.len().min(MAX_BATCH_PAGES);
+        let folios = &mut folios[..limit];
+        let first = folios
+            .first()
+            .and_then(Option::as_ref)
+            .ok_or(Errno::EINVAL)?
+            .index();
+        let mut slots = Vec::new();
+        let id = node.exchanges.next_request();
+        let (count, file, seq);
+        {
+            let mut state = self.state.borrow_mut();
+            file = state.usable()?;
+            let mut given_up = 0;
+            for (page, folio) in (first..).zip(folios.iter_mut()) {
+                let mut copy = state.copy(page);
+                let held = copy.held();
+                if held.is_none() || state.in_flight(page) || (page != first && held != Some(0)) {
+                    break;
+                }
+                given_up = copy.lost();
+                state.set_copy(page, copy);
+                let Some(folio) = folio.take() else { break };
+                slots.push(Some(Slot::new(Pending::new(id, want), Hold::Fill(folio))));
+                if given_up != 0 {
+                    break;
+                }
+            }
+            count = slots.len();
+            seq = given_up;
+            if count == 0 {
+                return Ok(0);
+            }
+            state.gets.push(Request {
+                id,
+                first,
+                want,
+                slots,
+                left: count,
+            });
+        }
+        self.launch(Header {
+            request: id,
+            file,
+            index: first,
+            count: count as u32,
+            seq,
+            ..Header::new(match want {
+                Want::Read => Kind::GetShared,
+                Want::Write => Kind::GetModified,
+            })
+        });
+        Ok(count)
+    }
+
+    /// Asks for ownership of a page that is readable here, and of up to `more` behind it that are, too.
+    fn upgrade(self: &Rc<Inode>, first: u64, more: usize) -> Result<bool> {
+        let node = self.node();
+        let limit = more.min(MAX_BATCH_PAGES - 1) + 1;
+        let mut slots = Vec::new();
+        let header = {
+            let mut state = self.state.borrow_mut();
+            let id = node.exchanges.next_request();
+            let file = state.usable()?;
+            for page in first..first + limit as u64 {
+                let folio = self.mapping.find(page);
+                let readable = folio.filter(|folio| state.copy(page).have() && folio.uptodate());
+                let Some(folio) = readable.filter(|_| !state.in_flight(page)) else {
+                    break;
+                };
+                let pending = Pending::new(id, Want::Write);
+                slots.push(Some(Slot::new(pending, Hold::Upgrade(folio))));
+            }
+            let count = slots.len();
+            if count == 0 {
+                return Ok(false);
+            }
+            state.gets.push(Request {
+                id,
+                first,
+                want: Want::Write,
+                slots,
+                left: count,
+            });
+            Header {
+                request: id,
+                file,
+                index: first,
+                count: count as u32,
+                flags: flags::HAVE,
+                ..Header::new(Kind::GetModified)
+            }
+        };
+        self.launch(header);
+        Ok(true)
+    }
+
+    fn launch(self: &Rc<Inode>, header: Header) {
+        let get = Rc::new(Get {
+            inode: self.clone(),
+            header,
+        });
+        let timeout = self.node().timeout_us();
+        exchange::start(&self.peer, header.request, get, Some(timeout));
+    }
+
+    fn fail_request(&self, id: u64, error: Errno) {
+        let now = self.node().now_us();
+        let request = {
+            let mut state = self.state.borrow_mut();
+            let position = state.gets.iter().position(|request| request.id == id);
+            position.map(|position| {
+                state.fail(error, now);
+                state.gets.remove(position)
+            })
+        };
+        if let Some(request) = request {
+            request.fail();
+            self.changes.happen();
+        }
+    }
+
+    /// A `Grant` arrived, or a piece of one that has bytes. Says whether its request is over. Receive thread.
+    fn granted(self: &Rc<Inode>, header: &Header, piece: Option<&[u8]>) -> bool {
+        let node = self.node();
+        let page = header.index;
+        let mut fill = None;
+        let mut refused = None;
+        let mut again = false;
+        let last;
+        {
+            let mut state = self.state.borrow_mut();
+            let state = &mut *state;
+            let id = header.request;
+            let Some(position) = state.gets.iter().position(|request| request.id == id) else {
+                return true;
+            };
+            let mut copy = state.copy(page);
+            let request = &mut state.gets[position];
+            // Nobody may want it yet, so nobody is to fail for it.
+            let ahead = request.want == Want::Write && page != request.first;
+            let Some(place) = request.slot_mut(page) else {
+                return false;
+            };
+            let Some(slot) = place.as_mut().filter(|slot| !slot.again) else {
+                return false;
+            };
+            if let Some(piece) = piece {
+                if !slot.arrived(header, piece, node.world.has(Bug::PiecesMixed)) {
+                    return false;
+                }
+                node.note_message(false, self.peer.number(), header);
+            }
+            let mut failed = None;
+            if header.status != 0 {
+                let error = Errno::from_raw(i32::from(header.status));
+                if matches!(error, Errno::EBUSY | Errno::ENOMEM | Errno::EAGAIN) {
+                    return false;
+                }
+                refused = place.take();
+                if !ahead {
+                    failed = Some(error);
+                }
+            } else {
+                let (data, valid) = match &slot.hold {
+                    Hold::Fill(_) => (piece.is_some() && header.has(flags::DATA), false),
+                    Hold::Upgrade(folio) => (false, copy.have() && folio.uptodate()),
+                };
+                let write = header.has(flags::WRITE);
+                let verdict = copy.grant(
+                    Some(&slot.pending),
+                    header.request,
+                    header.seq,
+                    write,
+                    data,
+                    valid,
+                );
+                match verdict {
+                    GrantVerdict::Accept => {
+                        fill = place.take();
+                        state.silent_since = 0;
+                        state.set_copy(page, copy);
+                    }
+                    GrantVerdict::Retry if matches!(slot.hold, Hold::Fill(_)) => {
+                        slot.again = true;
+                        again = true;
+                    }
+                    GrantVerdict::Retry => refused = place.take(),
+                    GrantVerdict::Ignore => return false,
+                }
+            }
+            match failed {
+                Some(Errno::ENODATA) => state.refusals = state.refusals.wrapping_add(1),
+                Some(error) => state.fail(error, node.now_us()),
+                None => {}
+            }
+            let request = &mut state.gets[position];
+            request.left -= 1;
+            last = request.left == 0;
+            if last && request.slots.iter().all(Option::is_none) {
+                state.gets.remove(position);
+            }
+        }
+        if header.seq != 0 {
+            self.learn_size(header.seq, header.size);
+        }
+        if let Some(Slot {
+            hold: Hold::Fill(folio),
+            ..
+        }) = fill
+        {
+            folio.bytes_mut()[(header.length as usize).min(PAGE_BYTES)..].fill(0);
+            folio.end_read(true);
+        }
+        if let Some(Slot {
+            hold: Hold::Fill(folio),
+            ..
+        }) = refused
+        {
+            folio.end_read(false);
+        }
+        if again {
+            self.kick();
+        }
+        self.changes.happen();
+        last
+    }
+
+    /// Asks again for pages whose grants were overtaken. Work item.
+    pub fn ask_again(self: &Rc<Inode>) {
+        loop {
+            let mut found = None;
+            {
+                let mut state = self.state.borrow_mut();
+                for position in 0..state.gets.len() {
+                    let request = &mut state.gets[position];
+                    let want = request.want;
+                    let again =
+                        |place: &&mut Option<Slot>| place.as_ref().is_some_and(|slot| slot.again);
+                    if let Some(place) = request.slots.iter_mut().find(again) {
+                        found = place.take().map(|slot| (want, slot));
+                        if request.slots.iter().all(Option::is_none) {
+                            state.gets.remove(position);
+                        }
+                        break;
+                    }
+                }
+            }
+            let Some((
+                want,
+                Slot {
+                    hold: Hold::Fill(folio),
+                    ..
+                },
+            )) = found
+            else {
+                return;
+            };
+            let mut folio = [Some(folio)];
+            if let Err(error) = self.ask(want, &mut folio) {
+                let now = self.node().now_us();
+                self.state.borrow_mut().fail(error, now);
+            }
+            if let Some(folio) = folio[0].take() {
+                folio.end_read(false);
+                self.changes.happen();
+            }
+        }
+    }
+
+    /// Makes the page ready to be written: its folio, locked and uptodate, with ownership. The caller has claimed the page.
+    pub async fn own(self: &Rc<Inode>, page: u64, more: usize) -> Result<Locked> {
+        let node = self.node();
+        let end = node.now_us().saturating_add(2 * node.timeout_us());
+        let mut before = None;
+        loop {
+            self.settle(page).await?;
+            let seen = self.changes.seen();
+            let folio = self.mapping.create(page).await;
+            let (copy, failures, refusals, error) = {
+                let state = self.state.borrow();
+                (
+                    state.copy(page),
+                    state.failures,
+                    state.refusals,
+                    state.error,
+                )
+            };
+            if folio.uptodate() && copy.may_write() {
+                return Ok(folio);
+            }
+            let (failures_before, refusals_before) = *before.get_or_insert((failures, refusals));
+            if refusals != refusals_before {
+                return Err(Errno::ENODATA);
+            }
+            if failures != failures_before {
+                return Err(error);
+            }
+            if node.now_us() > end {
+                return Err(Errno::ETIMEDOUT);
+            }
+            let asked = if !folio.uptodate() {
+                self.ask_for_run(folio, more)?
+            } else {
+                drop(folio);
+                copy.have() && self.upgrade(page, more)?
+            };
+            if !asked {
+                let timeout = node.timeout_us();
+                self.changes.wait(seen, timeout, Wait::Killable).await?;
+            }
+        }
+    }
+
+    async fn settle(&self, page: u64) -> Result {
+        let timeout = self.node().timeout_us();
+        loop {
+            let seen = self.changes.seen();
+            if !self.state.borrow_mut().in_flight(page) {
+                return Ok(());
+            }
+            self.changes.wait(seen, timeout, Wait::Killable).await?;
+        }
+    }
+
+    fn ask_for_run(self: &Rc<Inode>, folio: Locked, more: usize) -> Result<bool> {
+        let first = folio.index();
+        let limit = more.min(MAX_BATCH_PAGES - 1);
+        let mut folios = vec![Some(folio)];
+        for page in first + 1..=first + limit as u64 {
+            if self.state.borrow().copy(page).held() != Some(0) {
+                break;
+            }
+            let Some(folio) = self.mapping.add(page) else {
+                break;
+            };
+            folios.push(Some(folio));
+        }
+        let asked = self.ask(Want::Write, &mut folios);
+        for folio in folios
+            .into_iter()
+            .flatten()
+            .filter(|folio| folio.index() != first)
+        {
+            self.mapping.remove(&folio);
+        }
+        Ok(asked? > 0)
+    }
+
+    /// `readahead`: asks for everything at once, and waits for nothing.
+    fn readahead(self: &Rc<Inode>, first: u64, count: u64) {
+        let mut folios: Vec<Option<Locked>> = (first..first + count)
+            .map_while(|page| self.mapping.add(page))
+            .map(Some)
+            .collect();
+        let mut rest = &mut folios[..];
+        while !rest.is_empty() {
+            match self.ask(Want::Read, rest) {
+                Ok(count) if count > 0 => rest = &mut rest[count..],
+                _ => {
+                    if let Some(folio) = rest[0].take() {
+                        self.mapping.remove(&folio);
+                    }
+                    rest = &mut rest[1..];
+                }
+            }
+        }
+    }
+
+    /// `read_folio`: asks for the page of a locked folio that is not uptodate.
+    async fn read_folio(self: &Rc<Inode>, folio: Locked) -> Result {
+        let node = self.node();
+        {
+            let state = self.state.borrow();
+            if state.silent_since != 0 && node.now_us() < state.silent_since + SILENCE_US {
+                return Err(state.error);
+            }
+        }
+        let end = node.now_us().saturating_add(2 * node.timeout_us());
+        let mut folio = [Some(folio)];
+        loop {
+            let seen = self.changes.seen();
+            if self.ask(Want::Read, &mut folio)? > 0 {
+                return Ok(());
+            }
+            self.changes
+                .wait(seen, node.timeout_us(), Wait::Killable)
+                .await?;
+            if node.now_us() > end {
+                return Err(Errno::ETIMEDOUT);
+            }
+        }
+    }
+
+    /// `filemap_read` of one page, with `ahead` behind it to be asked for along with it. `EIO`: it could not be had.
+    pub async fn filemap_read(self: &Rc<Inode>, page: u64, ahead: u64) -> Result<Rc<Folio>> {
+        if self.mapping.find(page).is_none() {
+            self.readahead(page, ahead + 1);
+        }
+        loop {
+            let folio = match self.mapping.find(page) {
+                Some(folio) if folio.uptodate() => return Ok(folio),
+                Some(folio) => folio.lock_killable().await?,
+                None => match self.mapping.add(page) {
+                    Some(folio) => folio,
+                    None => continue,
+                },
+            };
+            if !folio.is_attached() {
+                continue;
+            }
+            if folio.uptodate() {
+                return Ok(folio.clone());
+            }
+            let read = folio.clone();
+            self.read_folio(folio).await?;
+            read.wait_unlocked().await?;
+            return if read.uptodate() {
+                Ok(read)
+            } else {
+                Err(Errno::EIO)
+            };
+        }
+    }
+}

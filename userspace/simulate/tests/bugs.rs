@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Plants one bug after another and expects each to be found.
+
+use vremote_model::expect_all_found;
+use vremote_simulate::{bug::Bug, profile::Profile, world::run};
+
+/// Schedules after which a bug counts as not found.
+const SCHEDULES: u64 = 300;
+
+/// What has to go wrong for a bug to matter.
+fn profile(bug: Bug) -> Profile {
+    match bug {
+        Bug::LeaseFromAnswer
+        | Bug::GrantedWhileClosed
+        | Bug::FencedWithoutMargin
+        | Bug::SilenceTakenAsAck
+        | Bug::LateOpenKept
+        | Bug::OldJobsKept
+        | Bug::PutGivenUp
+        | Bug::LossUnreported => Profile::Partition,
+        Bug::FencedWithinSession | Bug::NotConfirmed | Bug::NothingIsStashed => Profile::Pause,
+        Bug::RestartKeepsGrants
+        | Bug::OldEpochTaken
+        | Bug::LeaseOutlivesSession
+        | Bug::OpenedInOldSession
+        | Bug::DescriptorRevived
+        | Bug::SyncWithoutFlush => Profile::Crash,
+        Bug::StolenDuringSync | Bug::StashLeft => Profile::Storm,
+        Bug::ConfirmedBeforeInstalled | Bug::DiskErrorToldToOne => Profile::Disk,
+        Bug::RepliesForgotten
+        | Bug::RunsTwice
+        | Bug::PutOfAnotherGrant
+        | Bug::RecallDropsDirty
+        | Bug::AckNotWhenCachedAgain
+        | Bug::TruncatedUnfrozen
+        | Bug::SizeOfAnyAge
+        | Bug::PiecesMixed
+        | Bug::NothingIsSentAgain => Profile::Rough,
+    }
+}
+
+#[test]
+fn every_planted_bug_is_found() {
+    expect_all_found(&Bug::ALL, |bug| {
+        (0..SCHEDULES).find_map(|seed| {
+            let outcome = run(profile(bug), seed, Some(bug), None);
+            Some((seed, outcome.failure?))
+        })
+    });
+}
