@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Moving a tree away.
+//!
+//! The tree is frozen by CRIU from the dump on. It goes on here unless [`Request::Commit`] has been sent. After that, if the target does
+//! not say that it runs there, the target is asked until it is known; the target, which has not been told [`Request::Gone`], stops
+//! what it runs after its lease, and asks this node. So one of them goes on, never both.
+
+mod hand_over;
+mod images;
+mod memory;
+mod preflight;
+
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{kill_process, Pid, Signal};
+use vremote_channel::{Channel, JobId, Node, Peer, Reader, Writer};
+
+use crate::{
+    control::{Command, Line},
+    files::Known,
+    problem::Problem,
+    protocol::{Answer, Name, Request},
+    relay::Count,
+    target::out_of_order,
+    tree::Tree,
+};
+
+pub(crate) use images::leaving;
+pub use preflight::Report;
+
+use images::Images;
+
+/// The target answers any other question within this.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+/// How memory moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// While the tree stands still.
+    Stop,
+    /// In rounds while it runs, the last one while it stands still.
+    Precopy,
+    /// After it, page by page as the tree touches them, and in time all.
+    Lazy,
+}
+
+impl Mode {
+    /// As it is called on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Stop => "stop",
+            Mode::Precopy => "precopy",
+            Mode::Lazy => "lazy",
+        }
+    }
+}
+
+/// What to move, and how.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// Root of the tree.
+    pub pid: i32,
+    /// The target.
+    pub address: Ipv4Addr,
+    /// `None`: as seems best.
+    pub mode: Option<Mode>,
+    /// Move connections by TCP.
+    pub tcp_established: bool,
+    /// It is the stopped child of a process that stays.
+    pub child: bool,
+}
+
+/// What happens, for progress bars and the timeline.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A phase begins.
+    Phase(&'static str),
+    /// A round of pre-copy has ended.
+    Round {
+        /// From 1.
+        number: u32,
+        /// Pages that it took.
+        pages: u64,
+        /// How long so many would take at the rate of this round: what the tree would stand still for, restoring not counted.
+        still: Duration,
+    },
+    /// Bytes of pages that have been sent since the start.
+    Bytes(u64),
+}
+
+/// Hears of events.
+pub type Watch<'a> = dyn FnMut(Event) + 'a;
+
+/// How it went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Name of the target.
+    pub node: String,
+    /// Root of the tree there.
+    pub pid: i32,
+    /// Its job.
+    pub job: String,
+    /// How memory moved.
+    pub mode: Mode,
+    /// Rounds of pre-copy.
+    pub rounds: u32,
+    /// Bytes of pages on the wire.
+    pub bytes: u64,
+    /// From the freeze here to the first instruction there.
+    pub downtime: Duration,
+    /// From the start.
+    pub total: Duration,
+}
+
+/// A move that has been prepared: connected, looked at, nothing frozen.
+pub struct Move {
+    order: Order,
+    node: Node,
+    peer: Peer,
+    boot: String,
+    name: Name,
+    id: JobId,
+    reader: Reader,
+    writer: Writer,
+    daemon: Line,
+    tree: Tree,
+    /// Of its processes, those that stood still before.
+    asleep: Vec<i32>,
+    mode: Mode,
+    known: Known,
+    peers: Vec<String>,
+    exports: Vec<Vec<u8>>,
+    mounts: Vec<(Vec<u8>, Vec<u8>)>,
+    blockers: Vec<Problem>,
+    begun: Instant,
+}
+
+/// Whether a move failed because the tree holds locks on files. They would have to be taken at the target before the source lets them
+/// go, which nobody can.
+pub fn holds_locks(problem: &Problem) -> bool {
+    problem.what.contains("file locks are hold")
+}
+
+impl Move {
+    fn ask(&mut self, request: &Request) -> Result<Answer, Problem> {
+        self.writer.send(request)?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<Answer, Problem> {
+        match self.reader.receive()? {
+            Some(Answer::Failed(problem)) => Err(problem.within(&self.peer.name)),
+            Some(answer) => Ok(answer),
+            None => Err(Problem::new(
+                format!("{} has ended the connection", self.peer.name),
+                "the log of vremoted there says why",
+            )),
+        }
+    }
+
+    fn done(&mut self, request: &Request) -> Result<(), Problem> {
+        match self.ask(request)? {
+            Answer::Done => Ok(()),
+            _ => Err(out_of_order()),
+        }
+    }
+
+    /// Leaves it at that.
+    pub fn abandon(mut self) {
+        // If nobody hears it, the connections end all the same.
+        let _ = self.daemon.ask(&Command::Stayed);
+        let _ = self.writer.finish();
+    }
+
+    /// Moves it. On any error the tree goes on here.
+    pub fn run(mut self, watch: &mut Watch<'_>) -> Result<Outcome, Problem> {
+        let moved = self.try_run(watch);
+        if moved.is_err() {
+            self.stay();
+        }
+        moved
+    }
+
+    /// It goes on here. The daemon hears that first: else it would ask the target, and believe that. A child never runs here.
+    fn stay(&mut self) {
+        let _ = self.daemon.ask(&Command::Stayed);
+        if self.order.child {
+            return self.signal(Signal::KILL);
+        }
+        self.tree.processes.retain(|pid| !self.asleep.contains(pid));
+        self.signal(Signal::CONT);
+    }
+
+    fn try_run(&mut self, watch: &mut Watch<'_>) -> Result<Outcome, Problem> {
+        if let Some(blocker) = self.blockers.first() {
+            return Err(blocker.clone());
+        }
+        let images = Images::make(&self.name)?;
+        let count = Count::default();
+        let mut rounds = 0;
+        if self.mode == Mode::Precopy {
+            rounds = self.copy_rounds(&images.0, &count, watch)?;
+        }
+        watch(Event::Phase("freeze and dump"));
+        let (pid, downtime) = match self.mode {
+            Mode::Lazy => self.leave_memory(&images.0, &count, watch)?,
+            Mode::Stop | Mode::Precopy => self.last_round(&images.0, rounds, &count, watch)?,
+        };
+        Ok(Outcome {
+            node: self.peer.name.clone(),
+            pid,
+            job: self.name.to_string(),
+            mode: self.mode,
+            rounds,
+            bytes: count.get(),
+            downtime,
+            total: self.begun.elapsed(),
+        })
+    }
+
+    fn signal(&self, signal: Signal) {
+        for pid in self
+            .tree
+            .processes
+            .iter()
+            .filter_map(|pid| Pid::from_raw(*pid))
+        {
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
+
+fn connect(node: &Node, peer: &Peer) -> Result<Channel, Problem> {
+    Channel::connect(node, peer).map_err(|error| {
+        let what = error.to_string();
+        match error.fix() {
+            Some(fix) => Problem::new(what, fix),
+            None => Problem::plain(what),
+        }
+    })
+}
