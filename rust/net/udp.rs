@@ -400,7 +400,9 @@ pub(super) fn dispatch(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8
         | Kind::GetXattr
         | Kind::SetXattr
         | Kind::ListXattr
-        | Kind::StatFs => crate::origin::receive(peer, header, payload),
+        | Kind::StatFs
+        | Kind::GetFileAttr
+        | Kind::SetFileAttr => crate::origin::receive(peer, header, payload),
         Kind::Hello | Kind::HelloAck => (),
     }
 }

@@ -59,6 +59,7 @@ const ENODATA: i32 = bindings::ENODATA as i32;
 const ENOMEM_STATUS: u16 = bindings::ENOMEM as u16;
 const EIO_STATUS: u16 = bindings::EIO as u16;
 const EBUSY_STATUS: u16 = bindings::EBUSY as u16;
+const EPERM_STATUS: u16 = bindings::EPERM as u16;
 const EROFS_STATUS: u16 = bindings::EROFS as u16;
 
 /// What the stash keeps of a page that is granted away dirty. May sleep for memory.
@@ -161,6 +162,9 @@ impl Share {
     ) -> Granting {
         if grant.write && drain::is_drained() {
             return Granting::Failed(EROFS_STATUS);
+        }
+        if grant.write && !self.overwritable() {
+            return Granting::Failed(EPERM_STATUS);
         }
         let size = self.size();
         let Some(rest) = size

@@ -4,6 +4,7 @@
 
 mod drain;
 mod export;
+mod fileattr;
 mod grant;
 mod local;
 mod lock;
@@ -173,15 +174,15 @@ pub(crate) fn export_del(id: &[u8]) {
     }
 }
 
-/// Lets go of deleted files that nobody has open, so that their blocks are freed, and of locks whose holders are silent. Called about every
-/// second, by the timer: the
-/// work is done in a work item.
+/// Lets go of deleted files that nobody has open, so that their blocks are freed, and of locks whose holders are silent; takes pages home
+/// that nobody is to write to any more. Called about every second, by the timer: the work is done in a work item.
 pub(crate) fn sweep() {
     let _ = queue().try_spawn(GFP_NOWAIT, || {
         for share in share::snapshot().unwrap_or_default() {
             if share.deleted() {
                 serve::settle_if_idle(&share);
             }
+            share.end_ownership_soon();
             for node in share.contended().iter() {
                 if let Some(peer) = peer::by_slot(node) {
                     peer.suspect_if_silent();

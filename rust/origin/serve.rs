@@ -16,7 +16,7 @@ use kernel::{
 use super::{
     drain,
     export::{self, Acting},
-    namespace,
+    fileattr, namespace,
     pages::{Context, Outbox},
     queue, settle,
     share::{self, Opens, OwnFile, Share},
@@ -30,8 +30,8 @@ use crate::proto::{
     nodes::Node,
     reliable::{Begin, ReplyCache},
     wire::{
-        flags, Attributes, Credentials, Header, Kind, Lock, Time, ATTRIBUTES_BYTES, LOCK_BYTES,
-        OPEN_TO_RUN, SPACE_BYTES,
+        flags, Attributes, Credentials, Header, Kind, Lock, Time, ATTRIBUTES_BYTES,
+        FILE_ATTR_BYTES, LOCK_BYTES, OPEN_TO_RUN, SPACE_BYTES,
     },
 };
 
@@ -314,6 +314,13 @@ fn answer(peer: &Arc<Peer>, header: &Header, payload: &[u8], bulk: &mut KVVec<u8
         Kind::Commit if header.file == 0 => namespace::commit(header, payload),
         Kind::SetXattr => {
             xattr::set(peer.slot, header, payload).map(|attributes| answer.attach(&attributes))
+        }
+        Kind::GetFileAttr => fileattr::get(peer.slot, header, payload).map(|attr| {
+            answer.payload[..FILE_ATTR_BYTES].copy_from_slice(&attr.encode());
+            answer.length = FILE_ATTR_BYTES;
+        }),
+        Kind::SetFileAttr => {
+            fileattr::set(peer.slot, header, payload).map(|attributes| answer.attach(&attributes))
         }
         _ => with_file(peer, header, payload, &mut answer),
     };

@@ -154,11 +154,18 @@ pub enum Kind {
 
     /// How much room there is on the file system that a path lies on. `payload`: [`Credentials`] and a path. Reply payload: [`Space`].
     StatFs = 44,
+
+    /// Flags of the file or directory with inode number `index` (0: any), or of `file` as in `SetAttr`. `payload`: [`Credentials`] and a
+    /// path. Reply payload: [`FileAttr`].
+    GetFileAttr = 45,
+    /// Sets flags of the file or directory with inode number `index` (0: any), or of `file` as in `SetAttr`. `size`: which fields count, one
+    /// of [`file_attr`]. `payload`: [`Credentials`], path and [`FileAttr`] ([`Names`]). Reply: [`Attributes`].
+    SetFileAttr = 46,
 }
 
 impl Kind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Kind; 32] = [
+    pub const ALL: [Kind; 34] = [
         Kind::Hello,
         Kind::HelloAck,
         Kind::Reply,
@@ -191,6 +198,8 @@ impl Kind {
         Kind::Unlocked,
         Kind::Working,
         Kind::StatFs,
+        Kind::GetFileAttr,
+        Kind::SetFileAttr,
     ];
 
     /// The kind with this number, or `None` for one that version 1 does not know.
@@ -238,6 +247,8 @@ impl Kind {
             Kind::Unlocked => "Unlocked",
             Kind::Working => "Working",
             Kind::StatFs => "StatFs",
+            Kind::GetFileAttr => "GetFileAttr",
+            Kind::SetFileAttr => "SetFileAttr",
         }
     }
 
@@ -263,6 +274,7 @@ impl Kind {
                 | Kind::Lock
                 | Kind::Allocate
                 | Kind::SetXattr
+                | Kind::SetFileAttr
         )
     }
 
@@ -279,6 +291,7 @@ impl Kind {
                 | Kind::Rename
                 | Kind::SetAttr
                 | Kind::SetXattr
+                | Kind::SetFileAttr
         )
     }
 }
@@ -948,6 +961,71 @@ pub mod xattr {
     pub const REMOVE: u64 = 1 << 2;
     /// All bits that version 1 knows.
     pub const ALL: u64 = (1 << 3) - 1;
+}
+
+/// What lsattr(1) shows of a file, in both forms that Linux has: those of `FS_IOC_GETFLAGS` and of `FS_IOC_FSGETXATTR`.
+///
+/// Layout: all fields in their order, each a u32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileAttr {
+    /// `FS_*_FL`.
+    pub flags: u32,
+    /// `FS_XFLAG_*`.
+    pub xflags: u32,
+    /// Extent size hint, in bytes.
+    pub extent_bytes: u32,
+    /// Extents; of no meaning when it is to be set.
+    pub extents: u32,
+    /// Project, for quotas.
+    pub project: u32,
+    /// Extent size hint for copies on write, in bytes.
+    pub cow_extent_bytes: u32,
+}
+
+/// [`Header::size`] in a [`Kind::SetFileAttr`].
+pub mod file_attr {
+    /// [`FileAttr::flags`](super::FileAttr::flags) alone.
+    pub const FLAGS: u64 = 1;
+    /// All but that.
+    pub const XFLAGS: u64 = 2;
+}
+
+/// Bytes of an encoded [`FileAttr`].
+pub const FILE_ATTR_BYTES: usize = 6 * 4;
+
+impl FileAttr {
+    /// Its bytes.
+    pub fn encode(&self) -> [u8; FILE_ATTR_BYTES] {
+        let mut bytes = [0; FILE_ATTR_BYTES];
+        let mut w = Writer {
+            bytes: &mut bytes,
+            at: 0,
+        };
+        for value in [
+            self.flags,
+            self.xflags,
+            self.extent_bytes,
+            self.extents,
+            self.project,
+            self.cow_extent_bytes,
+        ] {
+            w.put(value.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// `None` if there are too few bytes.
+    pub fn decode(bytes: &[u8]) -> Option<FileAttr> {
+        let mut r = Reader { bytes };
+        Some(FileAttr {
+            flags: r.u32()?,
+            xflags: r.u32()?,
+            extent_bytes: r.u32()?,
+            extents: r.u32()?,
+            project: r.u32()?,
+            cow_extent_bytes: r.u32()?,
+        })
+    }
 }
 
 /// What statfs(2) shows of a file system.

@@ -6,8 +6,8 @@
 //! origin as a message. With `O_DIRECT` it is no different, as at the origin: past the page cache nothing would be coherent. No alignment
 //! is asked for, and statx(2) names none.
 //!
-//! What is not here is refused by the kernel: leases (`EINVAL`), clones (`EOPNOTSUPP`), reads and writes that must not wait, are atomic or
-//! bypass the cache (`RWF_NOWAIT`, `RWF_ATOMIC`, `RWF_DONTCACHE`: `EOPNOTSUPP`). All of a file is data for lseek(2).
+//! What is not here is refused by the kernel: leases (`EINVAL`), clones and `FS_IOC_FIEMAP` (`EOPNOTSUPP`), reads and writes that must not
+//! wait, are atomic or bypass the cache (`RWF_NOWAIT`, `RWF_ATOMIC`, `RWF_DONTCACHE`: `EOPNOTSUPP`). All of a file is data for lseek(2).
 
 use core::ffi::c_void;
 

@@ -25,7 +25,7 @@ use kernel::{
 };
 
 use super::{
-    device, errno, file as files, fs,
+    device, errno, file as files, fileattr, fs,
     fs::Operations,
     namespace, resolve,
     state::{Identity, Inode},
@@ -57,6 +57,8 @@ static DIRECTORY: Operations<bindings::inode_operations> = Operations(bindings::
     getattr: Some(getattr),
     setattr: Some(setattr),
     listxattr: Some(xattr::list),
+    fileattr_get: Some(fileattr::get),
+    fileattr_set: Some(fileattr::set),
     permission: Some(permission),
     ..pin_init::zeroed()
 });
@@ -76,6 +78,8 @@ static FILE: Operations<bindings::inode_operations> = Operations(bindings::inode
     getattr: Some(getattr),
     setattr: Some(setattr),
     listxattr: Some(xattr::list),
+    fileattr_get: Some(fileattr::get),
+    fileattr_set: Some(fileattr::set),
     permission: Some(permission),
     ..pin_init::zeroed()
 });

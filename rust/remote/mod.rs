@@ -23,6 +23,7 @@
 
 mod device;
 pub(crate) mod file;
+mod fileattr;
 pub(crate) mod fs;
 pub(crate) mod inode;
 mod lock;

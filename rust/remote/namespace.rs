@@ -50,6 +50,45 @@ pub(super) unsafe fn of<'a>(
     unsafe { Ok((Inode::of(directory).ok_or(EPERM)?, Path::of(dentry)?)) }
 }
 
+/// Sends a request about what a dentry names, or about the file that it named when that is open. What a change has made of it is noted here.
+/// Sleeps.
+///
+/// # Errors
+///
+/// `EOPNOTSUPP`: it is the root of all nodes, or this node's own name. `ESTALE`: another file has the name by now. Those of the origin, and
+/// of the network.
+///
+/// # Safety
+///
+/// `inode` is that of `dentry`, which is one of ours and referenced.
+pub(super) unsafe fn ask_about(
+    dentry: *mut dentry,
+    inode: *mut inode,
+    kind: Kind,
+    size: u64,
+    second: &[u8],
+) -> Result<Answer> {
+    // SAFETY: By this function's contract.
+    if unsafe { Inode::of(inode) }.is_none() {
+        // There is nobody to ask.
+        return Err(EOPNOTSUPP);
+    }
+    // SAFETY: As above.
+    let (kept, path) = unsafe { of(inode, dentry) }?;
+    let header = Header {
+        file: kept.open_id(),
+        index: kept.identity.map_or(0, |identity| identity.ino),
+        size,
+        ..Header::new(kind)
+    };
+    let answer = ask(&kept.peer, header, path.at_node()?, second)?;
+    if kind.changes() {
+        let attributes = Attributes::decode(&answer.payload).ok_or(EPROTO)?;
+        kept.learn(&answer.header, &attributes);
+    }
+    Ok(answer)
+}
+
 /// Asks for a new name, and makes the dentry that of what the origin then has there. Gives another dentry if there is one already.
 ///
 /// # Safety

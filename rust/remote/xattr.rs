@@ -16,14 +16,12 @@ use kernel::{
 
 use super::{
     fs::Operations,
-    namespace::{ask, bytes_of, of},
-    state::Inode,
+    namespace::{ask_about, bytes_of},
 };
 use crate::bindings;
-use crate::net::exchange::Answer;
 use crate::proto::{
     limits::MAX_XATTR,
-    wire::{xattr as bits, Attributes, Header, Kind, Xattr},
+    wire::{xattr as bits, Kind, Xattr},
 };
 
 static USER: Operations<xattr_handler> = Operations(xattr_handler {
@@ -36,39 +34,6 @@ static USER: Operations<xattr_handler> = Operations(xattr_handler {
 /// The handlers of the superblock, and a null.
 pub(super) static HANDLERS: Operations<[*const xattr_handler; 2]> =
     Operations([USER.get(), core::ptr::null()]);
-
-/// Sends a request about what a dentry names.
-///
-/// # Safety
-///
-/// `inode` is that of `dentry`, which is one of ours and referenced.
-unsafe fn request(
-    dentry: *mut dentry,
-    inode: *mut inode,
-    kind: Kind,
-    size: u64,
-    second: &[u8],
-) -> Result<Answer> {
-    // SAFETY: By this function's contract.
-    if unsafe { Inode::of(inode) }.is_none() {
-        // The root of all nodes, and this node's own name: there is nobody to ask.
-        return Err(EOPNOTSUPP);
-    }
-    // SAFETY: As above.
-    let (kept, path) = unsafe { of(inode, dentry) }?;
-    let header = Header {
-        file: kept.open_id(),
-        index: kept.identity.map_or(0, |identity| identity.ino),
-        size,
-        ..Header::new(kind)
-    };
-    let answer = ask(&kept.peer, header, path.at_node()?, second)?;
-    if kind == Kind::SetXattr {
-        let attributes = Attributes::decode(&answer.payload).ok_or(EPROTO)?;
-        kept.learn(&answer.header, &attributes);
-    }
-    Ok(answer)
-}
 
 /// An attribute as it goes behind the path. `suffix`: the name without its prefix, as handlers get it.
 ///
@@ -127,7 +92,7 @@ unsafe extern "C" fn get(
         // SAFETY: By this function's contract.
         let answer = unsafe {
             let name = encoded(handler, suffix, &[])?;
-            request(dentry, inode, Kind::GetXattr, size, &name)?
+            ask_about(dentry, inode, Kind::GetXattr, size, &name)?
         };
         if size == 0 {
             let bytes = answer.header.count as usize;
@@ -168,7 +133,7 @@ unsafe extern "C" fn set(
     // SAFETY: By this function's contract.
     let set = unsafe {
         encoded(handler, suffix, value)
-            .and_then(|xattr| request(dentry, inode, Kind::SetXattr, flags, &xattr))
+            .and_then(|xattr| ask_about(dentry, inode, Kind::SetXattr, flags, &xattr))
     };
     super::errno(set.map(|_| ()))
 }
@@ -184,7 +149,7 @@ pub(super) unsafe extern "C" fn list(
     room: usize,
 ) -> isize {
     // SAFETY: By this function's contract the dentry is one of ours and has an inode.
-    let answer = unsafe { request(dentry, (*dentry).d_inode, Kind::ListXattr, 0, &[]) };
+    let answer = unsafe { ask_about(dentry, (*dentry).d_inode, Kind::ListXattr, 0, &[]) };
     let listed = answer.and_then(|answer| {
         // SAFETY: By this function's contract.
         unsafe { hand_over(&answer.payload, buffer.cast(), room) }

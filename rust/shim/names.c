@@ -3,6 +3,7 @@
 
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/fileattr.h>
 #include <linux/mount.h>
 #include <linux/namei.h>
 #include <linux/slab.h>
@@ -445,6 +446,78 @@ ssize_t vremote_names_list_xattr(struct file *file, const struct path *root, con
 	length = vfs_listxattr(path.dentry, (char *)names, bytes);
 	path_put(&path);
 	return length;
+}
+
+/* A file system that has no flags says so by a number that programs never see; its ioctl(2) says ENOTTY. */
+static int of_program(int err)
+{
+	return err == -ENOIOCTLCMD ? -ENOTTY : err;
+}
+
+/* What lsattr(1) shows. */
+int vremote_names_get_fileattr(struct file *file, const struct path *root, const char *name, u64 ino,
+			       struct vremote_fileattr *attr)
+{
+	struct file_kattr found = { .flags_valid = true };
+	struct path path;
+	int err = find_inode(file, root, name, ino, &path);
+
+	if (err)
+		return err;
+	err = vfs_fileattr_get(path.dentry, &found);
+	path_put(&path);
+	attr->flags = found.flags;
+	attr->xflags = found.fsx_xflags;
+	attr->extent_bytes = found.fsx_extsize;
+	attr->extents = found.fsx_nextents;
+	attr->project = found.fsx_projid;
+	attr->cow_extent_bytes = found.fsx_cowextsize;
+	return of_program(err);
+}
+
+/* Who sets these says how bytes or names are kept here: no file that has them, or gets them from its directory, can be shared. */
+#define STORAGE_FLAGS (FS_JOURNAL_DATA_FL | FS_DAX_FL | FS_CASEFOLD_FL)
+
+/*
+ * What chattr(1) does. `mapping`: that of the file, to find it by if it is shared; the pointer is not to be followed.
+ *
+ * A local program may change one of the flags above between the two calls, and that be undone here. It breaks no file that is shared
+ * meanwhile: ext4 itself refuses to change data journalling of one, and DAX begins when a file is read in anew.
+ */
+int vremote_names_set_fileattr(struct file *file, const struct path *root, const char *name, u64 ino,
+			       const struct vremote_fileattr *wanted, bool by_flags, struct address_space **mapping)
+{
+	struct file_kattr old = { .flags_valid = true }, new = {};
+	struct path path;
+	int err = find_inode(file, root, name, ino, &path);
+
+	if (err)
+		return err;
+	err = mnt_want_write(path.mnt);
+	if (err)
+		goto put;
+	err = vfs_fileattr_get(path.dentry, &old);
+	if (err)
+		goto drop;
+	if (by_flags) {
+		/* Whether a file has extents can be seen, not set: it stays, as for local programs all such flags do. */
+		fileattr_fill_flags(&new, (wanted->flags & ~FS_EXTENT_FL) | (old.flags & FS_EXTENT_FL));
+	} else {
+		fileattr_fill_xflags(&new, wanted->xflags & FS_XFLAGS_MASK & ~FS_XFLAG_RDONLY_MASK);
+		new.fsx_extsize = wanted->extent_bytes;
+		new.fsx_projid = wanted->project;
+		new.fsx_cowextsize = wanted->cow_extent_bytes;
+	}
+	if ((new.flags ^ old.flags) & STORAGE_FLAGS & (by_flags ? ~0U : FS_COMMON_FL))
+		err = -EOPNOTSUPP;
+	else
+		err = vfs_fileattr_set(mnt_idmap(path.mnt), path.dentry, &new);
+	*mapping = d_inode(path.dentry)->i_mapping;
+drop:
+	mnt_drop_write(path.mnt);
+put:
+	path_put(&path);
+	return of_program(err);
 }
 
 /* fsync of a directory: its names are on the disk when this returns. */

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What origin/namespace.rs and origin/xattr.rs need from C: changes of directories and attributes, which the kernel makes by sequences
+ * What origin/{namespace,xattr,fileattr}.rs need from C: changes of directories and attributes, which the kernel makes by sequences
  * over structures that its bindings keep opaque. All names are below a root, and looked up with the rights of the caller.
  */
 #ifndef VREMOTE_SHIM_NAMES_H
 #define VREMOTE_SHIM_NAMES_H
 
+#include <linux/fs.h>
 #include <linux/path.h>
 #include <linux/time64.h>
 #include <linux/types.h>
@@ -32,6 +33,16 @@ struct vremote_space {
 	u64 files_free;
 };
 
+/* struct file_kattr without its bit fields. */
+struct vremote_fileattr {
+	u32 flags;
+	u32 xflags;
+	u32 extent_bytes;
+	u32 extents;
+	u32 project;
+	u32 cow_extent_bytes;
+};
+
 int vremote_names_make(const struct path *root, const char *name, umode_t mode, const char *target);
 int vremote_names_link(const struct path *root, const char *from, const char *name);
 int vremote_names_remove(const struct path *root, const char *name, bool directory);
@@ -45,6 +56,10 @@ ssize_t vremote_names_get_xattr(struct file *file, const struct path *root, cons
 int vremote_names_set_xattr(struct file *file, const struct path *root, const char *name, u64 ino, const char *attribute,
 			    const u8 *value, size_t bytes, int flags);
 ssize_t vremote_names_list_xattr(struct file *file, const struct path *root, const char *name, u64 ino, u8 *names, size_t bytes);
+int vremote_names_get_fileattr(struct file *file, const struct path *root, const char *name, u64 ino,
+			       struct vremote_fileattr *attr);
+int vremote_names_set_fileattr(struct file *file, const struct path *root, const char *name, u64 ino,
+			       const struct vremote_fileattr *wanted, bool by_flags, struct address_space **mapping);
 int vremote_names_sync(const struct path *root, const char *name, u64 ino, bool datasync);
 int vremote_names_space(const struct path *root, const char *name, struct vremote_space *space);
 ssize_t vremote_names_list(const struct path *root, const char *name, u64 *position, u8 *buffer, size_t bytes);

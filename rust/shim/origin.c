@@ -298,6 +298,12 @@ bool vremote_origin_writable(struct file *file)
 	return file->f_mode & FMODE_WRITE;
 }
 
+/* IS_APPEND and IS_IMMUTABLE are macros. */
+bool vremote_origin_overwritable(struct file *file)
+{
+	return !IS_APPEND(file_inode(file)) && !IS_IMMUTABLE(file_inode(file));
+}
+
 /* A field of a structure with many unions. */
 struct address_space *vremote_origin_inode_mapping(struct inode *inode)
 {
@@ -406,14 +412,20 @@ void vremote_origin_touch(struct file *file)
 	sb_end_pagefault(sb);
 }
 
-/* iov_iter_kvec is used with a stack kvec; RWF_APPEND is a cast macro. */
+/*
+ * iov_iter_kvec is used with a stack kvec; RWF_APPEND is a cast macro. Of a file that is for appending only the kernel looks when it is
+ * opened, and this descriptor was not opened by the one who writes.
+ */
 ssize_t vremote_origin_write(struct file *file, const void *data, size_t bytes, loff_t *pos, bool append)
 {
 	struct kvec vec = { .iov_base = (void *)data, .iov_len = bytes };
-	const struct cred *old = begin_change(file);
+	const struct cred *old;
 	struct iov_iter iter;
 	ssize_t written;
 
+	if (!append && IS_APPEND(file_inode(file)))
+		return -EPERM;
+	old = begin_change(file);
 	if (IS_ERR(old))
 		return PTR_ERR(old);
 	iov_iter_kvec(&iter, ITER_SOURCE, &vec, 1, bytes);

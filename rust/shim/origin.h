@@ -39,6 +39,7 @@ struct address_space *vremote_origin_mapping(struct file *file);
 u64 vremote_origin_size(struct file *file);
 bool vremote_origin_deleted(struct file *file);
 bool vremote_origin_writable(struct file *file);
+bool vremote_origin_overwritable(struct file *file);
 struct address_space *vremote_origin_inode_mapping(struct inode *inode);
 
 /* The coherent mark of a mapping */

@@ -8,6 +8,7 @@
 #include <linux/file.h>
 #include <linux/fs_context.h>
 #include <linux/fs_struct.h>
+#include <linux/fileattr.h>
 #include <linux/highmem.h>
 #include <linux/highuid.h>
 #include <linux/module.h>
@@ -397,6 +398,29 @@ void vremote_fill_space(struct kstatfs *to, const struct vremote_space *space)
 	to->f_bavail = space->available;
 	to->f_files = space->files;
 	to->f_ffree = space->files_free;
+}
+
+/* struct file_kattr has bit fields, and is opaque to Rust. */
+void vremote_fill_fileattr(struct file_kattr *to, const struct vremote_fileattr *attr)
+{
+	to->flags = attr->flags;
+	to->fsx_xflags = attr->xflags;
+	to->fsx_extsize = attr->extent_bytes;
+	to->fsx_nextents = attr->extents;
+	to->fsx_projid = attr->project;
+	to->fsx_cowextsize = attr->cow_extent_bytes;
+}
+
+/* As above. Says whether only the first field counts; else only the others do. */
+bool vremote_wanted_fileattr(const struct file_kattr *wanted, struct vremote_fileattr *attr)
+{
+	attr->flags = wanted->flags;
+	attr->xflags = wanted->fsx_xflags;
+	attr->extent_bytes = wanted->fsx_extsize;
+	attr->extents = wanted->fsx_nextents;
+	attr->project = wanted->fsx_projid;
+	attr->cow_extent_bytes = wanted->fsx_cowextsize;
+	return wanted->flags_valid;
 }
 
 /* Inline. */

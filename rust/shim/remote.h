@@ -12,7 +12,9 @@
 #include <linux/wait.h>
 
 struct dir_context;
+struct file_kattr;
 struct kstatfs;
+struct vremote_fileattr;
 struct vremote_space;
 struct vm_fault;
 
@@ -87,6 +89,8 @@ int vremote_to_user(char *to, const void *from, size_t bytes);
 void vremote_wanted_ids(const struct iattr *wanted, u32 *ids);
 void vremote_link_keep(struct delayed_call *done, void *target);
 void vremote_fill_space(struct kstatfs *to, const struct vremote_space *space);
+void vremote_fill_fileattr(struct file_kattr *to, const struct vremote_fileattr *attr);
+bool vremote_wanted_fileattr(const struct file_kattr *wanted, struct vremote_fileattr *attr);
 bool vremote_dir_emit_dots(struct file *file, struct dir_context *ctx);
 
 /* Pages (remote/pages.rs) */

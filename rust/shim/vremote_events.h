@@ -20,7 +20,8 @@
 	{ 30, "Lock" }, { 31, "Allocate" }, { 32, "GetShared" }, { 33, "GetModified" }, \
 	{ 34, "Grant" }, { 35, "Invalidate" }, { 36, "Recall" }, { 37, "Ack" }, { 38, "Put" }, \
 	{ 39, "GetXattr" }, { 40, "SetXattr" }, { 41, "ListXattr" }, \
-	{ 42, "Unlocked" }, { 43, "Working" }, { 44, "StatFs" }
+	{ 42, "Unlocked" }, { 43, "Working" }, { 44, "StatFs" }, \
+	{ 45, "GetFileAttr" }, { 46, "SetFileAttr" }
 #define vremote_flags \
 	{ 1, "WRITE" }, { 2, "DATA" }, { 4, "KEEP" }, { 8, "HAVE" }, { 16, "APPEND" }, { 32, "RETRY" }, \
 	{ 64, "DATASYNC" }, { 128, "TOUCHED" }

@@ -43,7 +43,7 @@ local WHOLE_BYTES = {First = HANDSHAKE_BYTES, Second = HANDSHAKE_BYTES, Cookie =
 
 local KINDS = numbered(numbered({}, 1, "Hello HelloAck Reply"), 16, [[
     Lookup Open Close GetAttr SetSize Write Commit List ReadLink Make Link Remove Rename SetAttr Lock Allocate GetShared GetModified
-    Grant Invalidate Recall Ack Put GetXattr SetXattr ListXattr Unlocked Working StatFs]])
+    Grant Invalidate Recall Ack Put GetXattr SetXattr ListXattr Unlocked Working StatFs GetFileAttr SetFileAttr]])
 
 local function set(words)
     local members = {}
@@ -61,17 +61,18 @@ local INDEX = {
     Lookup = "rights that are asked about: 4 to read, 2 to write, 1 to run or search",
     Open = "open flags", Write = "byte offset", Commit = "inode number of a directory", ReadLink = "1: to the end of the chain",
     Make = "mode", Remove = "1: a directory", Rename = "flags of renameat2(2)", SetAttr = "inode number", Allocate = "byte offset",
-    GetXattr = "inode number", SetXattr = "inode number", ListXattr = "inode number",
+    GetXattr = "inode number", SetXattr = "inode number", ListXattr = "inode number", GetFileAttr = "inode number",
+    SetFileAttr = "inode number",
 }
 local SIZE = {
     HelloAck = "lease, microseconds", Open = "creation mode", SetSize = "new size of the file", List = "position", Allocate = "bytes",
     GetXattr = "room for the value", SetXattr = "bits: 1 create, 2 replace, 4 remove", Reply = "size of the file",
-    Grant = "size of the file",
+    Grant = "size of the file", SetFileAttr = "1: the flags, 2: all but these",
 }
 local COUNT = {
     Commit = "errors of the disk that are known", Make = "bytes of the path", Link = "bytes of the path", Rename = "bytes of the path",
     SetAttr = "bytes of the path", GetXattr = "bytes of the path", SetXattr = "bytes of the path", Allocate = "mode of fallocate(2)",
-    GetShared = "pages", GetModified = "pages",
+    GetShared = "pages", GetModified = "pages", SetFileAttr = "bytes of the path",
 }
 
 local FLAGS = {"WRITE", "DATA", "KEEP", "HAVE", "APPEND", "RETRY", "DATASYNC", "TOUCHED"}
@@ -305,6 +306,11 @@ field("entry.type", "uint16", "Type", base.DEC, TYPES)
 field("entry.name", "string", "Name")
 field("xattr.name", "string", "Extended attribute")
 field("xattr.value", "bytes", "Value")
+field("file_attr.flags", "uint32", "Flags of the file, FS_*_FL", base.HEX)
+field("file_attr.xflags", "uint32", "Flags of the file, FS_XFLAG_*", base.HEX)
+for _, name in ipairs({"extent_bytes", "extents", "project", "cow_extent_bytes"}) do
+    field("file_attr." .. name, "uint32", "File: " .. name:gsub("_", " "))
+end
 for _, name in ipairs({"block_bytes", "blocks", "free", "available", "files", "files_free"}) do
     field("space." .. name, "uint64", "File system: " .. name:gsub("_", " "))
 end
@@ -461,6 +467,12 @@ local function xattr_names(c, tree)
     end
 end
 
+local function file_attr(c, tree)
+    for _, name in ipairs({"flags", "xflags", "extent_bytes", "extents", "project", "cow_extent_bytes"}) do
+        c:number(tree, f["file_attr_" .. name], 4)
+    end
+end
+
 local function space(c, tree)
     for _, name in ipairs({"block_bytes", "blocks", "free", "available", "files", "files_free"}) do
         c:number(tree, f["space_" .. name], 8)
@@ -476,6 +488,7 @@ local PAYLOADS = {
     Hello = node, HelloAck = node, Lookup = path, Open = path, Write = data, List = path, ReadLink = path, Make = path_and(target),
     Link = path_and(target), Remove = path, Rename = path_and(target), SetAttr = path_and(change), Lock = lock, GetShared = bitmap,
     GetModified = bitmap, Grant = data, Put = data, GetXattr = path_and(xattr), SetXattr = path_and(xattr), ListXattr = path, StatFs = path,
+    GetFileAttr = path, SetFileAttr = path_and(file_attr),
     Commit = path, -- of a directory; that of a file has no payload
 }
 
@@ -484,6 +497,7 @@ local REPLIES = {
     Lookup = attributes, Open = attributes, GetAttr = attributes, SetSize = attributes, Make = attributes, Link = attributes,
     SetAttr = attributes, Allocate = attributes, Write = attributes, SetXattr = attributes, Lock = lock, List = entries,
     ListXattr = xattr_names, StatFs = space,
+    GetFileAttr = file_attr, SetFileAttr = attributes,
     ReadLink = function(c, tree) return quoted(c:text(tree, f.target, c.left)) end,
     GetXattr = function(c, tree) c:bytes(tree, f.xattr_value, c.left) end,
 }

@@ -263,6 +263,7 @@ done
 must o "os.truncate('$f', 2 << 20)"
 check "SEEK_HOLE knows the size of the moment" r "os.lseek(fd, (1 << 20) + 1, os.SEEK_HOLE)" 2097152
 check "a sparse file is copied right" r "run('cp --sparse=always $M/f $DIR/sparse && cmp $M/f $DIR/sparse') or os.stat('$DIR/sparse').st_blocks < 100"
+check "FS_IOC_FIEMAP is refused" r "error_of(fcntl.ioctl, fd, 0xc020660b, bytes(32))" EOPNOTSUPP
 
 # ---- leases
 check "leases are refused" r "[error_of(fcntl.fcntl, fd, fcntl.F_SETLEASE, kind) for kind in (fcntl.F_RDLCK, fcntl.F_WRLCK)]" "['EINVAL', 'EINVAL']"

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Extended attributes of another node's files and directories: those of users, with the origin's permissions, limits and errors.
-# time-limit: 240
+# Extended attributes of another node's files and directories: those of users, with the origin's permissions, limits and errors. And what
+# lsattr(1) shows and chattr(1) sets: flags, of which two say that a file is not to be changed.
+# time-limit: 300
 
 . "$(dirname "$0")/../lib.sh"
 . "$TOP/scripts/tests/programs/agents.sh"
@@ -154,6 +155,105 @@ check "… and gets none" r "[error_of(os.setxattr, path, 'user.a', b'x') for pa
 check "the directory of all nodes" r "(os.listxattr('/vremote'), error_of(os.getxattr, '/vremote', 'user.a'))" "([], 'EOPNOTSUPP')"
 must r "os.close(only)"
 must o "os.close(held)"
+
+# ---- flags, from both sides
+for a in o r; do must $a "
+def of_file(path, call):
+    fd = path if isinstance(path, int) else os.open(path, RO | os.O_NONBLOCK)
+    try:
+        return call(fd)
+    finally:
+        if fd != path:
+            os.close(fd)
+def flags(path):
+    return of_file(path, lambda fd: struct.unpack('<Q', fcntl.ioctl(fd, 0x80086601, bytes(8)))[0])
+def set_flags(path, value):
+    of_file(path, lambda fd: fcntl.ioctl(fd, 0x40086602, struct.pack('<Q', value)))
+def xflags(path):
+    return of_file(path, lambda fd: struct.unpack('<5I', fcntl.ioctl(fd, 0x801c581f, bytes(28))[:20]))
+def set_xflags(path, value, extent=0, project=0):
+    of_file(path, lambda fd: fcntl.ioctl(fd, 0x401c5820, struct.pack('<5I8x', value, extent, 0, project, 0)))"; done
+must o "put('$E/flagged', b'content'); os.mkdir('$E/flags')"
+check "lsattr shows the same at both nodes" r "run('cd $M && lsattr -d f dir flagged flags')" "$(ask o "run('cd $E && lsattr -d f dir flagged flags')")"
+check "chattr at the remote" r "run('chattr +Ad $M/flagged && chattr +d $M/flags')" ""
+check "… is there at the origin" o "(flags('$E/flagged') & 0xf0, flags('$E/flags') & 0xf0)" "(192, 64)"
+check "… and at the remote" r "run('cd $M && lsattr -d flagged flags')" "$(ask o "run('cd $E && lsattr -d flagged flags')")"
+check "… by descriptor" r "flags(os.open('$M/flagged', RW)) & 0xf0" 192
+before=$(ask o "os.stat('$E/flagged').st_ctime_ns")
+check "chattr at the origin" o "run('chattr -A $E/flagged')" ""
+check "… is seen at the remote at once" r "flags('$M/flagged') & 0xf0" 64
+check "… and is a change of the inode" r "os.stat('$M/flagged').st_ctime_ns > $before"
+check "the other form of it, FS_IOC_FSGETXATTR" r "xflags('$M/flagged')" "$(ask o "xflags('$E/flagged')")"
+check "FS_IOC_FSSETXATTR" r "set_xflags('$M/flagged', 0x60)" ok
+check "… at the origin" o "(xflags('$E/flagged')[0], flags('$E/flagged') & 0xf8)" "(96, 136)"
+must r "set_flags('$M/flagged', 0)"
+check "whether a file has extents is not changed" o "flags('$E/flagged')" "$(ask o "flags('$E/f')")"
+for bit in 0x4000 0x2000000 0x40000000; do
+	check "a flag that says how bytes or names are kept, $bit" r "[error_of(set_flags, path, flags(path) | $bit) for path in ('$M/flagged', '$M/flags')]" "['EOPNOTSUPP', 'EOPNOTSUPP']"
+done
+check "… in the other form" r "error_of(set_xflags, '$M/flagged', 0x8000)" EOPNOTSUPP
+for what in "set_flags(PATH, flags(PATH) | 0x1000000)" "set_flags(PATH, flags(PATH) | 0x100)" "set_flags(PATH, flags(PATH) | 0x10000)" "set_xflags(PATH, 0x800, 4096)" "set_xflags(PATH, 0, 0, 7)" \
+	"set_xflags(PATH, 1 << 30)" "set_xflags(PATH, 0x20000)"; do
+	want=$(ask o "(lambda PATH: error_of(lambda: $what))('$E/flagged')")
+	check "$what: as at the origin, $want" r "(lambda PATH: error_of(lambda: $what))('$M/flagged')" "$want"
+done
+check "… and nothing is changed by that" o "flags('$E/flagged')" "$(ask o "flags('$E/f')")"
+check "a FIFO has none" r "error_of(flags, '$M/fifo')" "$(ask o "error_of(flags, '$E/fifo')")"
+
+# ---- flags are the owner's, two of them root's
+must o "put('$E/theirs', b''); os.chmod('$E/theirs', 0o666); put('$E/mine', b''); os.chown('$E/mine', 1000, 1000); os.chmod('$E/mine', 0o666)"
+for name in mine theirs; do
+	for call in "flags(PATH) & 0x70" "set_flags(PATH, flags(PATH) ^ 0x40)" "set_flags(PATH, flags(PATH) | 0x10)" "set_flags(PATH, flags(PATH) | 0x20)"; do
+		for who in 1000 1001; do
+			want=$(ask o "(lambda PATH: as_user($who, $who, [], lambda: $call))('$E/$name')")
+			check "flags of $name, user $who, $call: as at the origin, $want" r "(lambda PATH: as_user($who, $who, [], lambda: $call))('$M/$name')" "$want"
+		done
+	done
+done
+must o "os.chmod('$DIR/squashed', 0o777)"
+S=/vremote/node1$DIR/squashed
+check "root is nobody where it is squashed: flags of others" r "error_of(set_flags, '$S/f', 0x40)" EPERM
+check "… and of its own files, but for those that are root's" r "put('$S/own', b'') or (error_of(set_flags, '$S/own', 0x40), error_of(set_flags, '$S/own', 0x50), error_of(set_flags, '$S/own', 0x60), flags('$S/own') & 0xf0)" "('none', 'EPERM', 'EPERM', 64)"
+must o "run('chattr +d $DIR/only'); held = share('$DIR/only')"
+must r "only = remote('$DIR/only')"
+check "a file that is shared by a descriptor shows its own" r "(flags(only) & 0xf0, error_of(set_flags, only, 0))" "(64, 'EPERM')"
+check "the way to what is shared has no flags" r "[(flags(path), error_of(set_flags, path, 0x40)) for path in ('/vremote/node1$DIR', '/vremote/node1')]" "[(0, 'EPERM'), (0, 'EPERM')]"
+check "… nor has the directory of all nodes" r "error_of(flags, '/vremote')" ENOTTY
+must r "os.close(only)"
+must o "os.close(held)"
+
+# ---- what is only to be appended to, and what is not to be changed at all
+must o "put('$E/log', b'log;'); put('$E/fixed', b'fixed'); put('$E/late', b'late')"
+must r "log, fixed, late = (os.open('$M/' + name, RW) for name in ('log', 'fixed', 'late')); [os.pwrite(fd, b'X', 0) for fd in (log, fixed, late)]"
+check "append-only, set at the remote" r "run('chattr +a $M/log')" ""
+check "… who had it open overwrites nothing" r "[error_of(*call) for call in ((os.pwrite, log, b'y', 0), (os.pwrite, log, b'y', 100), (os.ftruncate, log, 0), (fallocate, log, PUNCH_HOLE | KEEP_SIZE, 0, 4096))]" "['EPERM', 'EPERM', 'EPERM', 'EPERM']"
+check "… nor does who opens it" r "[error_of(os.open, '$M/log', how) for how in (RW, WO, RW | TRUNC, WO | APPEND | TRUNC)]" "['EPERM', 'EPERM', 'EPERM', 'EPERM']"
+check "… it is appended to" r "more = os.open('$M/log', RW | APPEND)
+os.write(more, b'more')" ok
+check "… and by no trick written to otherwise" r "fcntl.fcntl(more, fcntl.F_SETFL, 0) or error_of(os.pwrite, more, b'y', 0)" EPERM
+check "… through a mapping either" r "view = mmap.mmap(more, 4)
+assert ends(view.__setitem__, 0, 1) == 'SIGBUS'" ok
+must r "view.close(); os.close(more)"
+for name in log fixed; do
+	[ $name = log ] || check "immutable, set at the remote" r "run('chattr +i $M/fixed')" ""
+	check "… $name keeps its name, mode and attributes" r "[error_of(*call) for call in ((os.unlink, '$M/$name'), (os.rename, '$M/$name', '$M/x'), (os.link, '$M/$name', '$M/x'), (os.chmod, '$M/$name', 0o600), (os.setxattr, '$M/$name', 'user.a', b'x'))]" "['EPERM', 'EPERM', 'EPERM', 'EPERM', 'EPERM']"
+done
+check "… who had it open changes nothing" r "[error_of(*call) for call in ((os.pwrite, fixed, b'y', 0), (os.pwrite, fixed, b'y', 100), (os.ftruncate, fixed, 0), (fallocate, fixed, 0, 0, 9000))]" "['EPERM', 'EPERM', 'EPERM', 'EPERM']"
+check "… nor does who opens it" r "[error_of(os.open, '$M/fixed', how) for how in (RW, WO | APPEND, RO | TRUNC)]" "['EPERM', 'EPERM', 'EPERM']"
+check "… it is read" r "get('$M/fixed')" "b'Xixed'"
+check "both have what was written before, and nothing else" o "(get('$E/log'), get('$E/fixed'))" "(b'Xog;more', b'Xixed')"
+must o "run('chattr +i $E/late')"
+check "immutable, set at the origin: soon for who had it open elsewhere" r "wait(lambda: error_of(os.pwrite, late, b'X', 0) == 'EPERM', 10)"
+check "… with what was written until then" o "get('$E/late')" "b'Xate'"
+must o "run('chattr -i $E/late')"
+check "… until that is taken back" r "os.pwrite(late, b'l', 0)" 1
+check "… which is seen" o "get('$E/late')" "b'late'"
+must o "[(os.mkdir('$E/' + name), put('$E/' + name + '/old', b'')) for name in ('growing', 'still')]; run('chattr +a $E/growing && chattr +i $E/still')"
+check "to an append-only directory names are added" r "put('$M/growing/new', b'new') or get('$M/growing/new')" "b'new'"
+check "… and none is taken from it" r "(error_of(os.unlink, '$M/growing/old'), error_of(os.rename, '$M/growing/old', '$M/old'))" "('EPERM', 'EPERM')"
+check "in an immutable one neither" r "(error_of(put, '$M/still/new', b''), error_of(os.mkdir, '$M/still/new'), error_of(os.unlink, '$M/still/old'))" "('EPERM', 'EPERM', 'EPERM')"
+must o "run('cd $E && chattr -ia log fixed && chattr -R -ia growing still')"
+must r "[os.close(fd) for fd in (log, fixed, late)]"
 
 # ---- another file has the name by now
 must o "put('$E/moved', b''); os.setxattr('$E/moved', 'user.a', b'mine')"

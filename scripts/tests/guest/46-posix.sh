@@ -72,14 +72,10 @@ differences() {
 		stats.statx, time of birth: True -> False
 		# Each device of an origin has a number here, but only stat(2) knows it.
 		descriptors./proc, maps: ('r--s', '00000000', True, True, 'DIR/descriptors/file') -> ('r--s', '00000000', False, True, 'DIR/descriptors/file')
-		# What belongs to ext4: handles, flags of files, where blocks are.
+		# What belongs to ext4: handles, generations, where blocks are.
 		handles.name_to_handle_at: ok -> EOPNOTSUPP
 		handles.name_to_handle_at of a directory: ok -> EOPNOTSUPP
-		handles.FS_IOC_GETFLAGS: ok -> ENOTTY
-		handles.FS_IOC_SETFLAGS: ok -> ENOTTY
 		handles.FS_IOC_GETVERSION: ok -> ENOTTY
-		handles.FS_IOC_FSGETXATTR: ok -> ENOTTY
-		handles.FS_IOC_GETFLAGS of a directory: ok -> ENOTTY
 		handles.FIBMAP: ok -> EINVAL
 		handles.FIEMAP: 0 -> EOPNOTSUPP
 		# That two wait for each other is not noticed; the test's alarm ends it.

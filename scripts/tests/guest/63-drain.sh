@@ -42,6 +42,7 @@ for change in "mkdir, '$v/new'" "unlink, '$v/g'" "rmdir, '$v/directory'" "rename
 	"symlink, 'g', '$v/new'" "chmod, '$v/g', 0o600" "utime, '$v/g'" "setxattr, '$v/g', 'user.a', b'1'"; do
 	check "${change%%,*}" r "error_of(os.$change)" EROFS
 done
+check "chattr" r "error_of(fcntl.ioctl, f, 0x40086602, struct.pack('<Q', 0x40))" EROFS
 check "fsync" r "os.fsync(f)" ok
 check "the origin's own programs write on" o "os.pwrite(plain, b'origin', 20 * PAGE)" 6
 check "… and remotes see it" r "os.pread(f, 6, 20 * PAGE)" "b'origin'"

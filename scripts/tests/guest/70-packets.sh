@@ -102,17 +102,22 @@ must x "
 def user(uid, gid=0, groups=(), count=None):
     return struct.pack('<IIH', uid, gid, len(groups) if count is None else count) + b''.join(struct.pack('<I', g) for g in groups)
 for path in (b'', b'/', b'relative', b'/../etc/shadow', b'$DIR/../../etc/shadow', b'$DIR//f', b'$DIR/./f', b'$DIR/f\\0x', b'/etc/shadow', b'/' * 4095, b'/' + b'x' * 4094, b'$DIR/secret'):
-    for kind in 'Lookup', 'Open', 'ListXattr':
+    for kind in 'Lookup', 'Open', 'ListXattr', 'GetFileAttr':
         peer(ours(kind, (user(1000, 1000) + path)[:1366], request=next(ids), index=2))
     for xattr in b'', b'\\0', b'\\xff', b'\\x05user.', b'\\x06user.aforged', b'\\x06user\\0aforged', b'\\x09trusted.aforged', b'\\x0asecurity.aforged', b'\\xffuser.a':
         for kind in 'GetXattr', 'SetXattr':
             for count in len(path), 0, len(path) + 1, 0xffffffff:
                 peer(ours(kind, (user(0, 0) + path + xattr)[:1366], request=next(ids), count=count, size=len(xattr) % 9))
+    for attr in b'', struct.pack('<6I', 0x10, 0, 0, 0, 0, 0), struct.pack('<6I', 0, 8, 0, 0, 9, 0), b'\xff' * 24:
+        for count in len(path), 0, len(path) + 1, 0xffffffff:
+            for which in 0, 1, 2, 3:
+                peer(ours('SetFileAttr', (user(0, 0) + path + attr)[:1366], request=next(ids), count=count, size=which))
 peer(ours('Open', user(0, 0, (), 65535) + b'$f', request=next(ids)))
 peer(ours('Open', user(0, 0, range(65)) + b'$f', request=next(ids)))
 peer(ours('Open', b'', request=next(ids)))
 peer(ours('Open', user(1000) + b'$f', request=next(ids), index=0xffffffffffffffff))"
 check "names that lead elsewhere change no extended attribute" o "os.listxattr('$f') + os.listxattr('/etc/shadow') + os.listxattr('/')" "[]"
+check "… and no flag" o "[run('lsattr -d ' + path).split()[0] == run('lsattr -d ' + like).split()[0] for path, like in (('$f', '$DIR/secret'), ('/etc/shadow', '/etc/passwd'))]" "[True, True]"
 check "names that lead elsewhere open nothing" o "[s['path'] for s in status()['shares'] if s['path'] != '$f' and (s['descriptors'] or s['remote_opens'])]" "[]"
 must x "
 for name in b'', b'node2', b'x' * 255, b'x' * 300, b'a/b', bytes(10):

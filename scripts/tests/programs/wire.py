@@ -24,7 +24,8 @@ KINDS = {"Hello": 1, "HelloAck": 2, "Reply": 3, "Lookup": 16, "Open": 17, "Close
          "List": 23, "ReadLink": 24, "Make": 25, "Link": 26, "Remove": 27, "Rename": 28, "SetAttr": 29,
          "Allocate": 31, "GetShared": 32, "GetModified": 33, "Grant": 34, "Invalidate": 35, "Recall": 36,
          "Ack": 37, "Put": 38, "GetXattr": 39, "SetXattr": 40, "ListXattr": 41,
-         "Lock": 30, "Unlocked": 42, "Working": 43, "StatFs": 44}
+         "Lock": 30, "Unlocked": 42, "Working": 43, "StatFs": 44,
+         "GetFileAttr": 45, "SetFileAttr": 46}
 NAMES = {number: name for name, number in KINDS.items()}
 FLAGS = {"WRITE": 1, "DATA": 2, "KEEP": 4, "HAVE": 8, "APPEND": 16, "RETRY": 32, "DATASYNC": 64, "TOUCHED": 128}
 PAGE_KINDS = ("GetShared", "GetModified", "Grant", "Invalidate", "Recall", "Ack", "Put")

@@ -13,7 +13,7 @@ use vremote_proto::directory::{self, Action, Event, Page, Requester, Tx, Want};
 use vremote_proto::envelope::{CLEAR_BYTES, ENVELOPE_BYTES};
 use vremote_proto::limits::{MAX_GROUPS, MAX_PAYLOAD, MAX_REPLIES, MAX_WAITERS};
 use vremote_proto::reliable::{Assembly, Begin, ReplyCache};
-use vremote_proto::wire::{Attributes, Credentials, Header, Xattr, HEADER_BYTES};
+use vremote_proto::wire::{Attributes, Credentials, FileAttr, Header, Xattr, HEADER_BYTES};
 
 /// A way to feed bytes to the protocol.
 #[derive(Clone, Copy)]
@@ -104,6 +104,10 @@ pub fn packet(bytes: &[u8]) -> u64 {
             "attributes changed on the way"
         );
     });
+    if let Some(attr) = FileAttr::decode(fragment) {
+        let again = attr.encode();
+        assert_eq!(again, fragment[..again.len()], "flags changed on the way");
+    }
     signature((
         header.kind.name(),
         header.flags,

@@ -282,6 +282,32 @@ fn cases() -> BTreeMap<String, Vec<u8>> {
             "ok-stat-fs",
             datagram(good(Kind::StatFs), &with_path(b"/srv/file")),
         ),
+        (
+            "ok-get-file-attr",
+            datagram(good(Kind::GetFileAttr), &with_path(b"/srv/file")),
+        ),
+        (
+            "ok-set-file-attr",
+            datagram(
+                Header {
+                    size: file_attr::FLAGS,
+                    count: 9,
+                    ..good(Kind::SetFileAttr)
+                },
+                &[&with_path(b"/srv/file")[..], &FileAttr::default().encode()].concat(),
+            ),
+        ),
+        (
+            "ok-set-file-attr-cut",
+            datagram(
+                Header {
+                    size: MAX_SIZE,
+                    count: 9,
+                    ..good(Kind::SetFileAttr)
+                },
+                &[&with_path(b"/srv/file")[..], &[0xff; FILE_ATTR_BYTES - 1]].concat(),
+            ),
+        ),
         ("ok-working", bare(good(Kind::Working))),
         (
             "ok-names-cut-behind-the-end",
@@ -633,6 +659,7 @@ fn every_file_meets_what_its_name_says() {
                 _ = credentials.groups().count();
                 _ = Names::decode(&header, rest).and_then(|names| Change::decode(names.second));
                 _ = Names::decode(&header, rest).and_then(|names| Xattr::decode(names.second));
+                _ = Names::decode(&header, rest).and_then(|names| FileAttr::decode(names.second));
             }
             _ = Attributes::decode(fragment);
             _ = Entry::decode(fragment);

@@ -25,7 +25,7 @@ fn place(name: &str) -> PathBuf {
 type Row = BTreeMap<&'static str, Vec<String>>;
 
 /// The fields that are compared, all below `vremote.`.
-const FIELDS: [&str; 44] = [
+const FIELDS: [&str; 46] = [
     "what",
     "session",
     "counter",
@@ -70,6 +70,8 @@ const FIELDS: [&str; 44] = [
     "xattr.name",
     "xattr.value",
     "space.free",
+    "file_attr.flags",
+    "file_attr.project",
 ];
 
 fn show(row: &mut Row, field: &'static str, value: impl ToString) {
@@ -445,6 +447,15 @@ fn say_everything(talk: &mut Talk) {
         free: 77,
         ..Space::default()
     };
+    let file_attr = FileAttr {
+        flags: 0x0008_0010,
+        project: 7,
+        ..FileAttr::default()
+    };
+    let file_attr_columns = [
+        shown("file_attr.flags", "0x00080010"),
+        shown("file_attr.project", 7),
+    ];
     let nothing: (&[u8], Shown<'_>) = (&[], &[]);
     let described = (&attribute_bytes[..], &attribute_columns[..]);
     let listed = (&entries.concat()[..], &entry_columns[..]);
@@ -468,6 +479,10 @@ fn say_everything(talk: &mut Talk) {
                 &b"user.a\0user.b\0"[..],
                 &[shown("xattr.name", "user.a"), shown("xattr.name", "user.b")][..],
             ),
+        ),
+        (
+            Kind::GetFileAttr,
+            (&file_attr.encode()[..], &file_attr_columns[..]),
         ),
     ] {
         let (payload, who) = by_somebody(b"/srv/f");
@@ -529,6 +544,12 @@ fn say_everything(talk: &mut Talk) {
         ),
         (Kind::SetAttr, &change.encode(), &change_columns, described),
         (Kind::SetXattr, &value, &value_columns, described),
+        (
+            Kind::SetFileAttr,
+            &file_attr.encode(),
+            &file_attr_columns,
+            described,
+        ),
         (
             Kind::GetXattr,
             &value[..7],

@@ -246,6 +246,14 @@ proptest! {
     }
 
     #[test]
+    fn file_attributes_arrive(numbers: [u32; 6], cut in 0..FILE_ATTR_BYTES) {
+        let [flags, xflags, extent_bytes, extents, project, cow_extent_bytes] = numbers;
+        let attr = FileAttr { flags, xflags, extent_bytes, extents, project, cow_extent_bytes };
+        prop_assert_eq!(FileAttr::decode(&attr.encode()), Some(attr));
+        prop_assert_eq!(FileAttr::decode(&attr.encode()[..cut]), None);
+    }
+
+    #[test]
     fn locks_arrive(
         numbers: (u64, u64, u64),
         pid in 0..=i32::MAX as u32,
