@@ -19,7 +19,10 @@ pub(super) struct Partial {
     /// The first fragment's header with offset 0: what all fragments have in common.
     pub(super) header: Header,
     state: Assembly,
+    /// The payload; of no length before all of it is in its capacity.
     pub(super) bytes: KVVec<u8>,
+    /// Bytes of it that have been put there.
+    filled: usize,
     since: u64,
 }
 
@@ -71,22 +74,41 @@ impl Assemblies {
         };
         let partial = &mut self.partial[place];
         if let Some(range) = partial.state.accept(header) {
-            let room = partial.bytes.get_mut(range).ok_or(Reason::Field)?;
+            let room = partial.bytes.spare_capacity_mut().get_mut(range);
+            let room = room.ok_or(Reason::Field)?;
             if room.len() != fragment.len() {
                 return Err(Reason::Field);
             }
-            room.copy_from_slice(fragment);
+            // SAFETY: There is room for as many bytes, in memory of ours; the fragment lies elsewhere.
+            unsafe {
+                core::ptr::copy_nonoverlapping(
+                    fragment.as_ptr(),
+                    room.as_mut_ptr().cast(),
+                    fragment.len(),
+                );
+            }
+            partial.filled += fragment.len();
         }
         if !partial.state.complete() {
             return Ok(None);
         }
-        Ok(self.partial.remove(place).ok())
+        let Ok(mut whole) = self.partial.remove(place) else {
+            return Ok(None);
+        };
+        if whole.filled != whole.state.length() {
+            return Err(Reason::Field);
+        }
+        // SAFETY: Each fragment is taken once, and no two of them have a byte in common: so many bytes are all bytes from the first on,
+        // and lie in the capacity, as `get_mut` has checked of each.
+        unsafe { whole.bytes.inc_len(whole.filled) };
+        Ok(Some(whole))
     }
 
     /// A new message, in place of the oldest one if there are too many.
     fn begin(&mut self, header: Header) -> Result<usize, Reason> {
         let state = Assembly::new(&header);
-        let bytes = KVVec::zeroed(state.length(), GFP_KERNEL).map_err(|_| Reason::NoMemory)?;
+        let bytes =
+            KVVec::with_capacity(state.length(), GFP_KERNEL).map_err(|_| Reason::NoMemory)?;
         if self.partial.len() >= MAX_ASSEMBLIES {
             stats::dropped(Reason::Incomplete);
             let _ = self.partial.remove(0);
@@ -95,6 +117,7 @@ impl Assemblies {
             header,
             state,
             bytes,
+            filled: 0,
             since: now_us(),
         };
         self.partial

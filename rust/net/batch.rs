@@ -11,13 +11,18 @@ use kernel::{
 use super::peer::{part, Peer};
 use crate::folio::Folio;
 use crate::proto::{
-    limits::MAX_PAYLOAD,
+    limits::{FRAGMENT_BYTES, MAX_PAYLOAD, PAGE_BYTES},
     secure::TAG_BYTES,
     wire::{Header, DATAGRAM_BYTES, HEADER_BYTES},
 };
 
 /// Most bytes of one go: what fits an IPv4 datagram, with its headers, in one piece.
 const BATCH_BYTES: usize = 64_000;
+
+/// Most whole pages, in bytes, of which a message leaves in one go: 56 KiB.
+pub const ONE_GO: usize = BATCH_BYTES / DATAGRAM_BYTES * FRAGMENT_BYTES / PAGE_BYTES * PAGE_BYTES;
+
+const _: () = assert!(ONE_GO == 56 << 10);
 
 /// Most datagrams that the kernel cuts in one go (`UDP_MAX_SEGMENTS`).
 const MAX_SEGMENTS: usize = 128;

@@ -23,6 +23,7 @@ use super::{errno, inode as names, state::Inode};
 use crate::bindings;
 use crate::net::{
     self,
+    batch::ONE_GO,
     exchange::{self, call, call_or, Exchange, Once},
     peer::Peer,
 };
@@ -734,7 +735,8 @@ struct Chunk {
 }
 
 impl Chunk {
-    /// Takes the next bytes out of `from`, at most `limit` and as many as can be read, and sends them. `EFAULT`: none can be.
+    /// Takes the next bytes out of `from`, at most `limit` and as many as can be read, and sends them. Those with a position are cut where
+    /// that takes a second go of the socket, unless they are the last ones. `EFAULT`: none can be read.
     fn start(
         kept: &Arc<Inode>,
         from: &mut IovIterSource<'_>,
@@ -743,7 +745,11 @@ impl Chunk {
     ) -> Result<Arc<Chunk>> {
         let once = Once::begin(&kept.peer)?;
         let file = kept.state.lock().usable()?;
-        let bytes = limit.min(MAX_WRITE);
+        let bytes = if limit > MAX_WRITE && position.is_some() {
+            ONE_GO
+        } else {
+            limit.min(MAX_WRITE)
+        };
         let mut payload = KVVec::with_capacity(bytes, GFP_KERNEL)?;
         let taken = from
             .copy_from_iter_raw(&mut payload.spare_capacity_mut()[..bytes])
