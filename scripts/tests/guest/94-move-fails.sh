@@ -48,6 +48,16 @@ for mode in stop precopy lazy; do
 	fails "… the move fails" "$REASON" --mode $mode
 	expect "… there is room again" eventually 20 on 1 umount /run/vremote/leaving
 done
+stands_still() { on 1 grep -q '^State:.T' /proc/$PID/status; }
+for mode in precopy lazy; do
+	expect "its user stops it" on 1 kill -STOP $PID
+	expect "… the target's disk is full" full 2 /var/lib/vremote/jobs nr_inodes=4
+	expect_fail "… a move of it fails ($mode)" move 1 2 --mode $mode
+	expect "… it stands still as before" stands_still
+	expect "… there is room again" eventually 20 on 2 umount /var/lib/vremote/jobs
+	expect "… until its user lets it go on" on 1 kill -CONT $PID
+	expect "… which it does" goes_on
+done
 for k in 1 2; do expect_eq "nothing is left on node $k" "$(clean $k)" ''; done
 begun=${EPOCHREALTIME/./}
 expect "now it moves" move 1 2 --mode stop

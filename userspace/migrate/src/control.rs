@@ -12,7 +12,7 @@ use std::{
 
 use serde::{de::DeserializeOwned, Deserialize, Serialize};
 
-use crate::{problem::Problem, protocol::Name};
+use crate::{problem::Problem, protocol::Name, tree::Asleep};
 
 /// Where it is. Only root may connect.
 pub const SOCKET: &str = "/run/vremote/vremoted.sock";
@@ -53,6 +53,9 @@ pub enum Command {
     Leave(Departure),
     /// Share these files for it. Within `Leave`.
     Hold(Vec<HeldFile>),
+    /// It is about to be frozen, and whoever moves it may stop it from now on; all but these are to be woken if it goes on here. Within
+    /// `Leave`.
+    Freezing(Asleep),
     /// These processes may soon run at the other node: they have to stand still here until it is known. Within `Leave`.
     Committing(Vec<i32>),
     /// It goes on here: it is about to be woken. Within `Leave`.
@@ -68,7 +71,7 @@ pub enum Command {
 /// What is answered.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
-    /// To `Leave`, `Committing`, `Stayed`, `Moved` and `Stop`.
+    /// To `Leave`, `Freezing`, `Committing`, `Stayed`, `Moved` and `Stop`.
     Done,
     /// To `Hold`: for each file, why it cannot be shared.
     Held(Vec<Option<String>>),

@@ -245,6 +245,10 @@ fn serve_program(place: &Place, mut line: Line) -> Result<(), Problem> {
                 registry.hold(job.name(), held);
                 Ok(Reply::Held(replies))
             }
+            (Command::Freezing(asleep), Some(job)) => {
+                job.freezing(asleep);
+                Ok(Reply::Done)
+            }
             (Command::Committing(processes), Some(job)) => {
                 job.committing(processes);
                 Ok(Reply::Done)
@@ -260,6 +264,7 @@ fn serve_program(place: &Place, mut line: Line) -> Result<(), Problem> {
             (
                 Command::Leave(_)
                 | Command::Hold(_)
+                | Command::Freezing(_)
                 | Command::Committing(_)
                 | Command::Stayed
                 | Command::Moved(_),

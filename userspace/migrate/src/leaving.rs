@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{kill_process, Pid, Signal};
+use rustix::process::Signal;
 
 use crate::{
     control::Departure,
@@ -20,7 +20,7 @@ use crate::{
     protocol::{Name, Whereabouts},
     source,
     target::{self, Place},
-    tree::{ancestors, descendants, is_held, is_stopped},
+    tree::{ancestors, descendants, is_held, is_stopped, signal, Asleep},
 };
 
 /// A target that does not say within this what runs there has stopped it, and ends it when it hears that it goes on here.
@@ -103,8 +103,8 @@ pub(crate) struct Leaving<'a> {
     tree: Departure,
     before: Option<(String, i32)>,
     fate: Fate,
-    /// Processes that stood still before, and are not to be woken.
-    asleep: Vec<i32>,
+    /// Who is not to be woken. `None`: nobody is, as nobody was stopped but by others.
+    asleep: Option<Asleep>,
     /// Processes that stand still since the commit.
     stopped: Vec<i32>,
     /// Given back last.
@@ -114,17 +114,15 @@ pub(crate) struct Leaving<'a> {
 impl<'a> Leaving<'a> {
     /// A program begins to move a tree. Waits until no other one does.
     pub(crate) fn begin(place: &'a Place, tree: Departure) -> Result<Leaving<'a>, Problem> {
-        let mut asleep = descendants(tree.root)?;
-        let family = [&asleep[1..], &ancestors(tree.root)].concat();
+        let family = [&descendants(tree.root)?[1..], &ancestors(tree.root)].concat();
         let charge = place.charges.take(tree.root, &family)?;
-        asleep.retain(|pid| is_stopped(*pid));
         let before = place.registry.leave(&tree.name, &tree.title)?;
         Ok(Leaving {
             place,
             tree,
             before,
             fate: Fate::Open,
-            asleep,
+            asleep: None,
             stopped: Vec::new(),
             _charge: charge,
         })
@@ -133,6 +131,11 @@ impl<'a> Leaving<'a> {
     /// The tree's name.
     pub(crate) fn name(&self) -> &Name {
         &self.tree.name
+    }
+
+    /// It is about to be frozen.
+    pub(crate) fn freezing(&mut self, asleep: Asleep) {
+        self.asleep = Some(asleep);
     }
 
     /// These processes may soon run at the target.
@@ -189,8 +192,8 @@ impl<'a> Leaving<'a> {
         }
     }
 
-    /// Sees to it that the tree runs. Whoever was moving it may have stopped it; and a CRIU takes the end of its stream of lazy memory for a
-    /// good one, even if the program behind it was killed, and leaves the tree stopped.
+    /// Waits until no CRIU has the tree in its hands, and sees to it that it runs. Whoever was moving it may have stopped it; and a CRIU takes
+    /// the end of its stream of lazy memory for a good one, even if the program behind it was killed, and leaves the tree stopped.
     fn wake(&self) {
         let until = Instant::now() + CRIU_ENDS_LIMIT;
         let mut quiet = 0;
@@ -200,10 +203,10 @@ impl<'a> Leaving<'a> {
             for pid in tree.iter().flatten().chain(&self.stopped) {
                 if is_held(*pid) {
                     quiet = 0;
-                } else if !self.asleep.contains(pid)
-                    && (self.stopped.contains(pid) || is_stopped(*pid))
-                {
-                    signal(&[*pid], Signal::CONT);
+                } else if self.stopped.contains(pid) || is_stopped(*pid) {
+                    if let Some(asleep) = &self.asleep {
+                        asleep.wake_other(*pid);
+                    }
                 }
             }
             thread::sleep(LOOK_PAUSE);
@@ -226,12 +229,6 @@ impl Drop for Leaving<'_> {
         if let Some(images) = aside {
             remove(&images);
         }
-    }
-}
-
-fn signal(processes: &[i32], signal: Signal) {
-    for pid in processes.iter().filter_map(|pid| Pid::from_raw(*pid)) {
-        let _ = kill_process(pid, signal);
     }
 }
 

@@ -14,6 +14,8 @@ use std::{
 };
 
 use procfs::process::{all_processes, MMPermissions, MMapPath, Process};
+use rustix::process::{kill_process, Pid, Signal};
+use serde::{Deserialize, Serialize};
 
 use crate::problem::Problem;
 
@@ -132,6 +134,32 @@ pub(crate) fn is_held(pid: i32) -> bool {
 pub(crate) fn is_stopped(pid: i32) -> bool {
     let stat = Process::new(pid).and_then(|process| process.stat());
     stat.is_ok_and(|stat| stat.state == 'T')
+}
+
+/// Processes of a tree that stood still when it was about to be frozen. Their user has stopped them, and nobody else is to wake them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Asleep(Vec<i32>);
+
+impl Asleep {
+    /// Of these.
+    pub(crate) fn among(processes: &[i32]) -> Asleep {
+        let stopped = processes.iter().copied().filter(|pid| is_stopped(*pid));
+        Asleep(stopped.collect())
+    }
+
+    /// Wakes a process that is none of them.
+    pub(crate) fn wake_other(&self, pid: i32) {
+        if !self.0.contains(&pid) {
+            signal(&[pid], Signal::CONT);
+        }
+    }
+}
+
+/// Sends a signal to all that are still there.
+pub(crate) fn signal(processes: &[i32], signal: Signal) {
+    for pid in processes.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+        let _ = kill_process(pid, signal);
+    }
 }
 
 /// The command line of a process, for people; its name if it has none.
@@ -455,4 +483,56 @@ pub fn owner(id: i32) -> Option<String> {
 /// Bytes as a path.
 pub fn path_of(bytes: &[u8]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{process, thread, time::Duration};
+
+    use super::*;
+
+    /// A process that does nothing; ended with this.
+    struct Idle(process::Child);
+
+    impl Idle {
+        fn start() -> Idle {
+            Idle(process::Command::new("sleep").arg("60").spawn().unwrap())
+        }
+
+        fn pid(&self) -> i32 {
+            self.0.id() as i32
+        }
+
+        /// Sends a signal, and waits until the process stands still or does not.
+        fn signal(&self, number: Signal, stopped: bool) {
+            signal(&[self.pid()], number);
+            self.wait(stopped);
+        }
+
+        fn wait(&self, stopped: bool) {
+            while is_stopped(self.pid()) != stopped {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    impl Drop for Idle {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    #[test]
+    fn who_was_asleep_is_not_woken() {
+        let (asleep, awake) = (Idle::start(), Idle::start());
+        asleep.signal(Signal::STOP, true);
+        let seen = Asleep::among(&[asleep.pid(), awake.pid()]);
+        awake.signal(Signal::STOP, true);
+        for idle in [&asleep, &awake] {
+            seen.wake_other(idle.pid());
+        }
+        awake.wait(false);
+        assert!(is_stopped(asleep.pid()));
+    }
 }

@@ -135,6 +135,7 @@ impl Move {
         let directory = images.join(round.to_string());
         fs::create_dir(&directory)?;
         let (pages, relay) = self.open_stream(count)?;
+        self.before_freezing()?;
         let dump = self.dump(&directory, round, pages, count);
         let frozen = Instant::now();
         let mut relay = Some(relay);
@@ -175,6 +176,7 @@ impl Move {
         let directory = images.join("0");
         fs::create_dir(&directory)?;
         let (pages, relay) = self.open_stream(count)?;
+        self.before_freezing()?;
         let dump = self.dump(&directory, 0, pages, count);
         let begun = Instant::now();
         // CRIU serves pages until all are taken, while this thread talks to the target.

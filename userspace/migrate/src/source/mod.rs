@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{kill_process, Pid, Signal};
+use rustix::process::Signal;
 use vremote_channel::{Channel, JobId, Node, Peer, Reader, Writer};
 
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
     protocol::{Answer, Name, Request},
     relay::Count,
     target::out_of_order,
-    tree::Tree,
+    tree::{descendants, signal, Asleep, Tree},
 };
 
 pub(crate) use images::leaving;
@@ -128,8 +128,8 @@ pub struct Move {
     writer: Writer,
     daemon: Line,
     tree: Tree,
-    /// Of its processes, those that stood still before.
-    asleep: Vec<i32>,
+    /// Who is not to be woken if it goes on here; `None`: nobody is, as nothing has been frozen.
+    asleep: Option<Asleep>,
     mode: Mode,
     known: Known,
     peers: Vec<String>,
@@ -185,14 +185,27 @@ impl Move {
         moved
     }
 
+    /// From here on the tree may be made to stand still. Who stands still already is to do so on, and the daemon knows that as well, should
+    /// this program be killed.
+    fn before_freezing(&mut self) -> Result<(), Problem> {
+        self.tree.processes = descendants(self.order.pid)?;
+        let asleep = Asleep::among(&self.tree.processes);
+        self.daemon.ask(&Command::Freezing(asleep.clone()))?;
+        self.asleep = Some(asleep);
+        Ok(())
+    }
+
     /// It goes on here. The daemon hears that first: else it would ask the target, and believe that. A child never runs here.
     fn stay(&mut self) {
         let _ = self.daemon.ask(&Command::Stayed);
         if self.order.child {
             return self.signal(Signal::KILL);
         }
-        self.tree.processes.retain(|pid| !self.asleep.contains(pid));
-        self.signal(Signal::CONT);
+        if let Some(asleep) = &self.asleep {
+            for pid in &self.tree.processes {
+                asleep.wake_other(*pid);
+            }
+        }
     }
 
     fn try_run(&mut self, watch: &mut Watch<'_>) -> Result<Outcome, Problem> {
@@ -222,15 +235,8 @@ impl Move {
         })
     }
 
-    fn signal(&self, signal: Signal) {
-        for pid in self
-            .tree
-            .processes
-            .iter()
-            .filter_map(|pid| Pid::from_raw(*pid))
-        {
-            let _ = kill_process(pid, signal);
-        }
+    fn signal(&self, number: Signal) {
+        signal(&self.tree.processes, number);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     problem::Problem,
     protocol::{Answer, Facts, Name, Opening, Request, VERSION},
     target::out_of_order,
-    tree::{is_stopped, Seen, Tree},
+    tree::{Seen, Tree},
 };
 
 /// Trees with less memory than this, in bytes, are not worth a round of pre-copy.
@@ -90,11 +90,9 @@ impl Move {
             Some(Answer::Failed(problem)) => return Err(problem),
             _ => return Err(out_of_order()),
         };
-        let mut asleep = tree.processes.clone();
-        asleep.retain(|pid| is_stopped(*pid));
         let mut it = Move {
             order: order.clone(),
-            asleep,
+            asleep: None,
             mode: order.mode.unwrap_or(Mode::Stop),
             node,
             peer,
