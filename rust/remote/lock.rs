@@ -13,7 +13,11 @@ use kernel::{
     sync::Arc,
 };
 
-use super::{errno, file::{of_any_file, of_file}, state::Inode};
+use super::{
+    errno,
+    file::{of_any_file, of_file},
+    state::Inode,
+};
 use crate::bindings;
 use crate::net::{
     exchange::{self, call_or, Exchange, Once},
