@@ -19,7 +19,8 @@ fences() { ask o "peers()['node2']['fences']"; }
 up() { ask "$1" "wait(lambda: peers()['$2']['state'] == 'up', 30) or peers()['$2']['state']"; }
 again() { # node 2 opens the file anew
 	check "a new descriptor works" r "wait(lambda: error_of(lambda: globals().update(new=remote('$f'))) == 'none', 30)"
-	# The old one means nothing to the origin any more: its end is not that of the new one.
+	check "… which does not bring back the old one" r "(os.pread(new, 1, 0) and error_of(os.pread, fd, 1, 0), error_of(os.pwrite, fd, b'?', 0))" "('ESTALE', 'ESTALE')"
+	# It means nothing to the origin any more: its end is not that of the new one.
 	must r "os.close(fd); fd = new; fcntl.lockf(fd, fcntl.LOCK_EX); fcntl.lockf(fd, fcntl.LOCK_UN)"
 	check "… also after the old one was closed" r "os.pread(fd, 1, 63 * PAGE)" "b'o'"
 }
