@@ -166,6 +166,17 @@ pub(super) fn containing(path: &[u8]) -> Option<(Arc<Export>, &[u8])> {
         })
 }
 
+/// The innermost export that an open file lies in, whatever has become of its name.
+pub(super) fn around(file: &super::share::OwnFile) -> Option<Arc<Export>> {
+    let exports = EXPORTS.lock();
+    exports
+        .iter()
+        // SAFETY: The file is open, the export's root is counted.
+        .filter(|export| unsafe { bindings::vremote_origin_is_below(file.as_ptr(), &export.root) })
+        .max_by_key(|export| export.path.len())
+        .cloned()
+}
+
 /// Whether `path` is a proper prefix of `below`, component by component.
 pub(super) fn is_above(path: &[u8], below: &[u8]) -> bool {
     let path = trim(path);

@@ -13,7 +13,7 @@ use kernel::{error::to_result, prelude::*, sync::Arc};
 
 use super::{
     export::{c_string, Acting},
-    namespace::{self, file_of, look, open_file},
+    namespace::{self, file_of, look, open_file, open_file_in},
     queue, serve,
     share::{self, Share},
 };
@@ -72,7 +72,7 @@ pub(super) fn set(node: Node, header: &Header, payload: &[u8]) -> Result<Attribu
     };
     let (export, rest) = namespace::place(names.first)?;
     let path = c_string(rest)?;
-    let open = open_file(node, header)?;
+    let open = open_file_in(node, header, &export)?;
     let mut mapping = core::ptr::null_mut();
     let attributes = {
         let _acting = Acting::begin(&user, export.root_squash)?;
@@ -88,13 +88,13 @@ pub(super) fn set(node: Node, header: &Header, payload: &[u8]) -> Result<Attribu
                 &mut mapping,
             )
         })?;
-        namespace::attributes_then(&open, &export, rest)?
+        namespace::attributes_then(&open, &export, rest)
     };
     // Should the file have gone since, and another one have come to its address, nothing is lost by that.
     if let Some(share) = share::by_mapping(mapping) {
         share.end_ownership()?;
     }
-    Ok(attributes)
+    attributes
 }
 
 impl Share {
@@ -114,18 +114,24 @@ impl Share {
 
     /// The same for a file of which a local program may have made that: leaves it to a work item. Called about every second.
     pub(super) fn end_ownership_soon(self: &Arc<Self>) {
-        let owned = |share: &Share| {
-            let state = share.state.lock();
-            let owned = state.pages.values().any(|page| page.owner.is_some());
-            owned
-        };
-        if self.overwritable() || !owned(self) {
+        if self.overwritable() {
             return;
+        }
+        {
+            let mut state = self.state.lock();
+            if state.disowning || !state.pages.values().any(|page| page.owner.is_some()) {
+                return;
+            }
+            state.disowning = true;
         }
         let share = self.clone();
         // What does not succeed is tried again the next time.
-        let _ = queue().try_spawn(GFP_KERNEL, move || {
+        let spawned = queue().try_spawn(GFP_KERNEL, move || {
             let _ = share.end_ownership();
+            share.state.lock().disowning = false;
         });
+        if spawned.is_err() {
+            self.state.lock().disowning = false;
+        }
     }
 }

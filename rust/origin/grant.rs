@@ -269,6 +269,8 @@ impl Share {
             let pulled = self.state.lock().pulls != 0;
             if grant.write && pulled && folio.dirty() {
                 drop(folio);
+                // What was granted before must not wait for the disk, and be overtaken by recalls.
+                out.flush();
                 self.write_out(index, index);
                 continue;
             }

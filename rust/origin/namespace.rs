@@ -72,6 +72,22 @@ pub(super) fn open_file(node: Node, header: &Header) -> Result<Option<Arc<Share>
     }
 }
 
+/// As [`open_file`], for a change with the rights that a path in this export gives. `ESTALE` also for what is open elsewhere.
+pub(super) fn open_file_in(
+    node: Node,
+    header: &Header,
+    export: &Arc<Export>,
+) -> Result<Option<Arc<Share>>> {
+    let open = open_file(node, header)?;
+    let inside = |share: &Share| {
+        export::around(&share.file).is_some_and(|around| Arc::ptr_eq(&around, export))
+    };
+    match &open {
+        Some(share) if !inside(share) => Err(ESTALE),
+        _ => Ok(open),
+    }
+}
+
 /// The kernel's pointer, or null.
 pub(super) fn file_of(open: &Option<Arc<Share>>) -> *mut bindings::file {
     open.as_ref()
@@ -271,7 +287,7 @@ pub(super) fn change(node: Node, header: &Header, payload: &[u8]) -> Result<Opti
         }
         Kind::SetAttr => {
             let change = Change::decode(names.second).ok_or(EINVAL)?;
-            let open = open_file(node, header)?;
+            let open = open_file_in(node, header, &export)?;
             let _acting = Acting::begin(&user, export.root_squash)?;
             // SAFETY: As above; the file is open if there is one, the change is ours.
             to_result(unsafe {

@@ -175,6 +175,8 @@ pub(super) struct State {
     pub(super) descriptors: u32,
     /// Its pages are being taken home, to end it; `true`: this was wanted once more meanwhile.
     pub(super) settling: Option<bool>,
+    /// Its pages are being taken from their owners, by [`Share::end_ownership_soon`].
+    pub(super) disowning: bool,
     /// Taken out of the table: nobody may open it any more.
     pub(super) dead: bool,
 }
@@ -385,6 +387,7 @@ impl Share {
                     pulls: 0,
                     descriptors: 0,
                     settling: None,
+                    disowning: false,
                     dead: false,
                 }),
                 locks <- Locks::new(),

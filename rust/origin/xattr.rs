@@ -10,7 +10,7 @@ use kernel::{error::to_result, prelude::*};
 
 use super::{
     export::{c_string, Acting, CName},
-    namespace::{self, file_of, look, open_file},
+    namespace::{self, file_of, look, open_file, open_file_in},
     serve,
 };
 use crate::bindings;
@@ -89,7 +89,7 @@ pub(super) fn set(node: Node, header: &Header, payload: &[u8]) -> Result<Attribu
     };
     let (export, rest) = namespace::place(names.first)?;
     let path = c_string(rest)?;
-    let open = open_file(node, header)?;
+    let open = open_file_in(node, header, &export)?;
     let _acting = Acting::begin(&user, export.root_squash)?;
     // SAFETY: The root is counted, the file open if there is one, the names end with NUL, the value has so many bytes; we may sleep.
     to_result(unsafe {

@@ -60,7 +60,7 @@ struct Handle {
     /// File id that it was opened under, and in which session.
     file: u64,
     session: (u64, u64),
-    /// In which [life](super::state::State::life) of the inode's file id.
+    /// In which [life](super::state::State::usable_in) of the inode's file id.
     life: u64,
     writes: bool,
 }
@@ -222,11 +222,11 @@ pub(super) unsafe fn adopt(
     // SAFETY: By this function's contract.
     let (kept, open_flags) = unsafe { (Inode::counted(inode).ok_or(EIO)?, (*file).f_flags) };
     let (writes, session) = (writes(open_flags), session_of(header));
-    let adopted = kept.attach(id, session).and_then(|()| {
+    let adopted = kept.attach(id, session).and_then(|life| {
         let handle = Handle {
             file: id,
             session,
-            life: kept.state.lock().life()?,
+            life,
             writes,
         };
         Ok(KBox::new(handle, GFP_KERNEL)?)
@@ -322,7 +322,29 @@ unsafe extern "C" fn release(inode: *mut inode, file: *mut file) -> c_int {
     0
 }
 
-/// What is kept for the inode of an open descriptor.
+/// What is kept for the inode of an open descriptor, and the [life](super::state::State::usable_in) of its file id that the descriptor
+/// belongs to.
+pub(super) struct Opened {
+    kept: Arc<Inode>,
+    pub(super) life: u64,
+}
+
+impl core::ops::Deref for Opened {
+    type Target = Arc<Inode>;
+
+    fn deref(&self) -> &Arc<Inode> {
+        &self.kept
+    }
+}
+
+impl Opened {
+    /// The file id for a request. `ESTALE` as of [`of_file`].
+    pub(super) fn usable(&self) -> Result<u64> {
+        self.kept.state.lock().usable_in(self.life)
+    }
+}
+
+/// An open descriptor of one of our files.
 ///
 /// # Errors
 ///
@@ -332,21 +354,11 @@ unsafe extern "C" fn release(inode: *mut inode, file: *mut file) -> c_int {
 /// # Safety
 ///
 /// `file` is an open descriptor of one of our files, and stays so during the call that this is part of.
-pub(super) unsafe fn of_file(file: *mut file) -> Result<Arc<Inode>> {
-    // SAFETY: By this function's contract; `adopt` has put the handle there.
-    let (kept, handle) = unsafe {
-        (
-            of_any_file(file)?,
-            &*(*file).private_data.cast::<Handle>().cast_const(),
-        )
-    };
-    // A statement of its own: the lock must not be held when `kept` goes.
-    let life = kept.state.lock().life()?;
-    if life == handle.life {
-        Ok(kept)
-    } else {
-        Err(ESTALE)
-    }
+pub(super) unsafe fn of_file(file: *mut file) -> Result<Opened> {
+    // SAFETY: By this function's contract.
+    let opened = unsafe { of_any_file(file) }?;
+    opened.usable()?;
+    Ok(opened)
 }
 
 /// As [`of_file`], whatever has become of the session.
@@ -354,9 +366,14 @@ pub(super) unsafe fn of_file(file: *mut file) -> Result<Arc<Inode>> {
 /// # Safety
 ///
 /// As [`of_file`].
-pub(super) unsafe fn of_any_file(file: *mut file) -> Result<Arc<Inode>> {
-    // SAFETY: By this function's contract.
-    unsafe { Inode::counted((*file).f_inode) }.ok_or(EIO)
+pub(super) unsafe fn of_any_file(file: *mut file) -> Result<Opened> {
+    // SAFETY: By this function's contract; `adopt` has put the handle there.
+    unsafe {
+        Ok(Opened {
+            kept: Inode::counted((*file).f_inode).ok_or(EIO)?,
+            life: (*(*file).private_data.cast::<Handle>()).life,
+        })
+    }
 }
 
 impl Inode {
@@ -411,10 +428,11 @@ impl Inode {
         }
     }
 
-    /// Reads with `read`, which ends in `EIO` where a page could not be had; before that makes sure that the size is known well enough
-    /// to read `count` bytes at `position()`.
+    /// Reads in this life with `read`, which ends in `EIO` where a page could not be had; before that makes sure that the size is known well
+    /// enough to read `count` bytes at `position()`.
     fn read_known(
         &self,
+        life: u64,
         position: impl Fn() -> u64,
         count: u64,
         mut read: impl FnMut() -> isize,
@@ -423,7 +441,6 @@ impl Inode {
             return Ok(0);
         }
         let mut refused = false;
-        let life = self.state.lock().life()?;
         for _ in 0..ATTEMPTS {
             if refused || position().saturating_add(count) >= self.size() {
                 self.refresh()?;
@@ -470,7 +487,7 @@ unsafe extern "C" fn read_iter(iocb: *mut kiocb, to: *mut iov_iter) -> isize {
         // SAFETY: As above.
         let position = || unsafe { (*iocb).ki_pos } as u64;
         // SAFETY: As above; after a failure nothing was taken out of either.
-        kept.read_known(position, bytes as u64, || unsafe {
+        kept.read_known(kept.life, position, bytes as u64, || unsafe {
             bindings::filemap_read(iocb, to, 0)
         })
     }))
@@ -537,7 +554,7 @@ unsafe extern "C" fn fallocate(
 /// # Safety
 ///
 /// The kernel's inode is valid and its i_rwsem held; `offset + bytes` does not overflow.
-unsafe fn allocate(kept: &Inode, mode: c_uint, offset: loff_t, bytes: loff_t) -> Result {
+unsafe fn allocate(kept: &Opened, mode: c_uint, offset: loff_t, bytes: loff_t) -> Result {
     if mode & NO_END == 0 {
         // The caller's limit of file sizes is not known at the origin.
         // SAFETY: By this function's contract.
@@ -545,7 +562,7 @@ unsafe fn allocate(kept: &Inode, mode: c_uint, offset: loff_t, bytes: loff_t) ->
             bindings::inode_newsize_ok(kept.raw(), offset + bytes)
         })?;
     }
-    let file = kept.state.lock().usable()?;
+    let file = kept.usable()?;
     let header = Header {
         file,
         index: offset as u64,
@@ -577,7 +594,7 @@ unsafe extern "C" fn write_iter(iocb: *mut kiocb, from: *mut iov_iter) -> isize 
 /// # Safety
 ///
 /// As `write_iter`.
-unsafe fn write(kept: &Arc<Inode>, iocb: *mut kiocb, from: *mut iov_iter) -> Result<usize> {
+unsafe fn write(kept: &Opened, iocb: *mut kiocb, from: *mut iov_iter) -> Result<usize> {
     // SAFETY: By this function's contract.
     if unsafe { bindings::vremote_kiocb_is_nowait(iocb) } {
         return Err(EAGAIN);
@@ -594,7 +611,9 @@ unsafe fn write(kept: &Arc<Inode>, iocb: *mut kiocb, from: *mut iov_iter) -> Res
 /// # Safety
 ///
 /// As `write_iter`; the inode's i_rwsem is held.
-unsafe fn write_locked(kept: &Arc<Inode>, iocb: *mut kiocb, from: *mut iov_iter) -> Result<usize> {
+unsafe fn write_locked(kept: &Opened, iocb: *mut kiocb, from: *mut iov_iter) -> Result<usize> {
+    // While the inode is locked no other life begins.
+    kept.usable()?;
     // SAFETY: By this function's contract.
     let allowed = unsafe { bindings::generic_write_checks(iocb, from) };
     if allowed <= 0 {
@@ -606,7 +625,6 @@ unsafe fn write_locked(kept: &Arc<Inode>, iocb: *mut kiocb, from: *mut iov_iter)
     }
     // SAFETY: As above: the iterator is a source, and ours during the call.
     let from = unsafe { IovIterSource::from_raw(from) };
-    let life = kept.state.lock().life()?;
     // SAFETY: By this function's contract.
     if unsafe { bindings::vremote_kiocb_is_append(iocb) } {
         let all = from.len();
@@ -652,7 +670,7 @@ unsafe fn write_locked(kept: &Arc<Inode>, iocb: *mut kiocb, from: *mut iov_iter)
             }
         }
     }
-    kept.confirm(life)?;
+    kept.confirm(kept.life)?;
     Ok(written)
 }
 
@@ -899,30 +917,27 @@ pub(super) unsafe fn disown(inode: *mut inode, file: *mut file) {
     }
 }
 
-/// Sets the size of an open file, or of one that is opened for it. Process context, sleeps; the inode's i_rwsem is held.
+/// Sets the size of a file by a descriptor, or, if that is `None`, of one that is opened for it. Process context, sleeps; the inode's
+/// i_rwsem is held.
 ///
 /// # Errors
 ///
-/// Those of the origin, and of the network.
+/// As [`of_file`]; those of the origin, and of the network.
 ///
 /// # Safety
 ///
-/// `dentry` is one of ours, `inode` its inode.
+/// `dentry` is one of ours, `inode` its inode, the descriptor one of that.
 pub(super) unsafe fn set_size(
     dentry: *mut dentry,
     inode: *mut inode,
-    descriptor: bool,
+    descriptor: Option<*mut file>,
     size: u64,
 ) -> Result {
     // SAFETY: By this function's contract.
     let kept = unsafe { Inode::counted(inode) }.ok_or(EIO)?;
-    let by_descriptor = if descriptor {
-        kept.state.lock().file
-    } else {
-        0
-    };
-    let (file, opened) = if by_descriptor != 0 {
-        (by_descriptor, None)
+    let (file, opened) = if let Some(descriptor) = descriptor {
+        // SAFETY: By this function's contract.
+        (unsafe { of_file(descriptor) }?.usable()?, None)
     } else {
         // By its path: the origin decides whether the caller may write.
         // SAFETY: By this function's contract.

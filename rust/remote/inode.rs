@@ -782,7 +782,7 @@ unsafe extern "C" fn setattr(
         if allowed != 0 {
             return allowed;
         }
-        let descriptor = valid & bindings::ATTR_FILE != 0;
+        let descriptor = (valid & bindings::ATTR_FILE != 0).then_some((*attributes).ia_file);
         errno(files::set_size(
             dentry,
             inode,

@@ -15,7 +15,7 @@ use kernel::{
 
 use super::{
     errno,
-    file::{of_any_file, of_file},
+    file::{of_any_file, of_file, Opened},
     state::Inode,
 };
 use crate::bindings;
@@ -110,9 +110,9 @@ unsafe fn test(file: *mut file, request: *mut file_lock) -> Result {
 }
 
 /// Sends a lock to the origin and waits for the answer. A grant that comes too late is given back.
-fn ask(kept: &Inode, lock: &Lock) -> Result<KVVec<u8>> {
+fn ask(kept: &Opened, lock: &Lock) -> Result<KVVec<u8>> {
     let header = Header {
-        file: kept.state.lock().usable()?,
+        file: kept.usable()?,
         ..Header::new(Kind::Lock)
     };
     let undo = |peer: &Arc<Peer>, request: &Header, payload: &[u8], _: &Header| {
@@ -146,8 +146,6 @@ unsafe fn set(file: *mut file, request: *mut file_lock) -> Result {
         }
         return Ok(());
     }
-    // SAFETY: By this function's contract. To unlock is possible for ever, to lock is not.
-    let kept = unsafe { of_file(file) }?;
     let mut pause = LOCK_POLL_MIN_US;
     loop {
         let seen = kept.unlocked.seen();

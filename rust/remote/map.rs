@@ -14,10 +14,13 @@ use kernel::{
     bindings::{vm_area_desc, vm_fault, vm_fault_t, vm_operations_struct},
     ffi::{c_int, c_ulong},
     prelude::*,
-    sync::{atomic::Relaxed, Arc},
+    sync::atomic::Relaxed,
 };
 
-use super::state::Inode;
+use super::{
+    file::{of_any_file, of_file, Opened},
+    state::Inode,
+};
 use crate::bindings;
 use crate::proto::limits::PAGE_BYTES;
 
@@ -38,12 +41,17 @@ static OPERATIONS: super::fs::Operations<vm_operations_struct> =
 /// Most pages that are asked for ahead of a store: what a node that wants one of them meanwhile has to wait for.
 const MAX_AHEAD: u64 = 64;
 
-/// `mmap`: shared and private mappings, for reading, writing and execution.
+/// `mmap`: shared and private mappings, for reading, writing and execution. `ESTALE`: see [`of_file`].
 ///
 /// # Safety
 ///
 /// For the kernel only, which keeps to the contract of the operation.
 pub(super) unsafe extern "C" fn mmap_prepare(area: *mut vm_area_desc) -> c_int {
+    // SAFETY: The description is that of a mapping of an open descriptor of ours.
+    let opened = unsafe { of_file((*area).file) };
+    if let Err(error) = opened {
+        return error.to_errno();
+    }
     // SAFETY: Passes on what the kernel gave us.
     let status = unsafe { bindings::generic_file_mmap_prepare(area) };
     if status == 0 {
@@ -53,16 +61,17 @@ pub(super) unsafe extern "C" fn mmap_prepare(area: *mut vm_area_desc) -> c_int {
     status
 }
 
-/// What is kept for the file of a fault, and the page that is wanted.
+/// The descriptor that was mapped, and the page that is wanted. A shared mapping belongs to the descriptor's life, as stores in it may be
+/// lost with that; a private one goes on.
 ///
 /// # Safety
 ///
 /// `fault` is a fault in a mapping of one of our files, being handled.
-unsafe fn of_fault(fault: *const vm_fault) -> Option<(Arc<Inode>, u64)> {
+unsafe fn of_fault(fault: *const vm_fault) -> Result<(Opened, u64)> {
     // SAFETY: By this function's contract; the mapping keeps the file.
     unsafe {
-        let kept = Inode::counted((*(*(*fault).__bindgen_anon_1.vma).vm_file).f_inode)?;
-        Some((kept, (*fault).__bindgen_anon_1.pgoff as u64))
+        let opened = of_any_file((*(*fault).__bindgen_anon_1.vma).vm_file)?;
+        Ok((opened, (*fault).__bindgen_anon_1.pgoff as u64))
     }
 }
 
@@ -88,7 +97,7 @@ fn inside(kept: &Inode, page: u64) -> bool {
 /// For the kernel only, which keeps to the contract of the operation.
 unsafe extern "C" fn fault(fault: *mut vm_fault) -> vm_fault_t {
     // SAFETY: By this function's contract.
-    let Some((kept, page)) = (unsafe { of_fault(fault) }) else {
+    let Ok((kept, page)) = (unsafe { of_fault(fault) }) else {
         return SIGBUS;
     };
     // Another node may have made the file longer.
@@ -96,11 +105,8 @@ unsafe extern "C" fn fault(fault: *mut vm_fault) -> vm_fault_t {
         return SIGBUS;
     }
     // SAFETY: As above.
-    if unsafe { is_shared(fault) } {
-        let life = kept.state.lock().life();
-        if life.and_then(|life| kept.confirm(life)).is_err() {
-            return SIGBUS;
-        }
+    if unsafe { is_shared(fault) } && kept.confirm(kept.life).is_err() {
+        return SIGBUS;
     }
     // SAFETY: Passes on what the kernel gave us.
     unsafe { bindings::filemap_fault(fault) }
@@ -114,8 +120,10 @@ unsafe extern "C" fn fault(fault: *mut vm_fault) -> vm_fault_t {
 /// For the kernel only, which keeps to the contract of the operation.
 unsafe extern "C" fn map_pages(fault: *mut vm_fault, start: c_ulong, end: c_ulong) -> vm_fault_t {
     // SAFETY: By this function's contract.
-    let shows =
-        unsafe { !is_shared(fault) || of_fault(fault).is_some_and(|(kept, _)| kept.peer.leased()) };
+    let shows = unsafe {
+        !is_shared(fault)
+            || of_fault(fault).is_ok_and(|(kept, _)| kept.peer.leased() && kept.usable().is_ok())
+    };
     if !shows {
         return 0;
     }
@@ -131,7 +139,7 @@ unsafe extern "C" fn map_pages(fault: *mut vm_fault, start: c_ulong, end: c_ulon
 /// For the kernel only, which keeps to the contract of the operation.
 unsafe extern "C" fn page_mkwrite(fault: *mut vm_fault) -> vm_fault_t {
     // SAFETY: By this function's contract.
-    let Some((kept, page)) = (unsafe { of_fault(fault) }) else {
+    let Ok((kept, page)) = (unsafe { of_fault(fault) }) else {
         return SIGBUS;
     };
     // SAFETY: The mapping keeps the inode.
@@ -162,15 +170,10 @@ fn ahead(kept: &Inode, page: u64) -> usize {
 }
 
 /// Takes ownership of a page for a store through a mapping of its folio `mapped`, and marks it dirty.
-fn own(
-    kept: &Arc<Inode>,
-    page: u64,
-    mapped: Option<NonNull<bindings::folio>>,
-) -> Result<vm_fault_t> {
-    let life = kept.state.lock().life()?;
+fn own(kept: &Opened, page: u64, mapped: Option<NonNull<bindings::folio>>) -> Result<vm_fault_t> {
     let claim = kept.claim(page)?;
     // Before the folio is locked: a recall may have to come first.
-    kept.confirm(life)?;
+    kept.confirm(kept.life)?;
     let folio = kept.own(page, ahead(kept, page))?;
     claim.linger();
     if Some(folio.as_ptr()) != mapped.map(NonNull::as_ptr) || !inside(kept, page) {

@@ -110,9 +110,14 @@ impl State {
         }
     }
 
-    /// Names the file id's life, for [`Inode::confirm`]. `ESTALE` as in [`State::usable`].
-    pub(super) fn life(&self) -> Result<u64> {
-        self.usable().map(|_| self.lives)
+    /// The file id for a request of what was opened in this life of it, which [`Inode::attach`] names. `ESTALE`: the life is over.
+    pub(super) fn usable_in(&self, life: u64) -> Result<u64> {
+        let file = self.usable()?;
+        if self.lives == life {
+            Ok(file)
+        } else {
+            Err(ESTALE)
+        }
     }
 
     /// Size of the file as far as known here.
@@ -433,7 +438,7 @@ impl Inode {
         }
     }
 
-    /// Makes sure, after it was done, that what was done with cached pages in this [life](State::life) was done in time: waits for the lease
+    /// Makes sure, after it was done, that what was done with cached pages in this [life](State::usable_in) was done in time: waits for the lease
     /// if it has run out. That it is renewed means that the origin has not given away anything. Sleeps.
     ///
     /// # Errors
@@ -445,9 +450,7 @@ impl Inode {
             let seen = self.peer.lease_changes.seen();
             // In this order: the life ends before another session's lease can begin.
             let leased = self.peer.leased();
-            if self.state.lock().life()? != life {
-                return Err(ESTALE);
-            }
+            self.state.lock().usable_in(life)?;
             if leased {
                 return Ok(());
             }
@@ -530,24 +533,34 @@ impl Inode {
         };
         self.discard_failed();
         self.ask_again();
-        let jobs = core::mem::take(&mut self.state.lock().jobs);
+        let (life, jobs) = {
+            let mut state = self.state.lock();
+            (state.lives, core::mem::take(&mut state.jobs))
+        };
         for header in jobs {
-            if self.do_message(&header, true) == Outcome::Later {
+            let later = self.do_message(&header, true) == Outcome::Later;
+            let mut state = self.state.lock();
+            // As in `cut`.
+            if state.lives != life {
+                break;
+            }
+            if later {
                 // A `Put` of the page is in flight, and its end lets this run again. Without memory, see `leave`.
-                let _ = self.state.lock().jobs.push(header, GFP_ATOMIC);
+                let _ = state.jobs.push(header, GFP_ATOMIC);
             }
         }
     }
 
     /// A descriptor was opened, with this file id in this session: takes it over. A new id means that the origin knows nothing of what is
-    /// cached here, which is dropped. Process context, sleeps; not under the inode's i_rwsem.
+    /// cached here, which is dropped. Returns the [life](State::usable_in) of the file id that the descriptor belongs to. Process context,
+    /// sleeps; not under the inode's i_rwsem.
     ///
     /// # Errors
     ///
     /// `ESTALE`: the session is over. `EINTR`, `ENOMEM`.
-    pub(super) fn attach(self: &Arc<Inode>, file: u64, session: (u64, u64)) -> Result {
-        if self.state.lock().file == file && self.peer.session() == session {
-            return Ok(());
+    pub(super) fn attach(self: &Arc<Inode>, file: u64, session: (u64, u64)) -> Result<u64> {
+        if let Some(life) = self.attached(file, session) {
+            return Ok(life);
         }
         let reservation = RBTreeNodeReservation::new(GFP_KERNEL)?;
         // SAFETY: The caller's descriptor keeps the inode.
@@ -558,18 +571,25 @@ impl Inode {
         attached
     }
 
+    /// The life of this file id, if it is the present one, and of this session. (An id that was replaced since the session was looked at
+    /// belongs to a later one.)
+    fn attached(&self, file: u64, session: (u64, u64)) -> Option<u64> {
+        let state = self.state.lock();
+        (state.file == file && self.peer.session() == session).then_some(state.lives)
+    }
+
     fn attach_locked(
         self: &Arc<Inode>,
         file: u64,
         session: (u64, u64),
         reservation: RBTreeNodeReservation<(u8, u64), Arc<Inode>>,
-    ) -> Result {
+    ) -> Result<u64> {
         // In the next session the id means nothing, or another file.
         if self.peer.session() != session {
             return Err(ESTALE);
         }
-        if self.state.lock().file == file {
-            return Ok(());
+        if let Some(life) = self.attached(file, session) {
+            return Ok(life);
         }
         self.cut();
         self.purge();
@@ -582,17 +602,31 @@ impl Inode {
             })
         };
         drop(old);
-        {
+        let life = {
             let mut state = self.state.lock();
             state.file = file;
             state.size_seq = 0;
-        }
+            state.lives
+        };
         // If it ends only after this, `abandon` finds the inode in the table.
         if self.peer.session() != session {
             self.cut();
             return Err(ESTALE);
         }
-        Ok(())
+        Ok(life)
+    }
+
+    /// Messages about this file id do not find the inode any more. In the next session the id may be another inode's, which stays.
+    fn forget(&self, file: u64) {
+        let key = (self.peer.slot, file);
+        let entry = TABLE.lock().as_mut().and_then(|table| {
+            let own = table
+                .0
+                .get(&key)
+                .is_some_and(|inode| core::ptr::eq(&**inode, self));
+            own.then(|| table.0.remove_node(&key))?
+        });
+        drop(entry);
     }
 
     /// Ends what is in flight under the present file id, which becomes 0: from now on nothing is asked for, granted or sent. What is
@@ -612,11 +646,7 @@ impl Inode {
             )
         };
         if file != 0 {
-            let entry = TABLE
-                .lock()
-                .as_mut()
-                .and_then(|table| table.0.remove_node(&(self.peer.slot, file)));
-            drop(entry);
+            self.forget(file);
         }
         for request in gets {
             exchange::finish(request.id);
@@ -744,11 +774,7 @@ impl Inode {
             core::mem::take(&mut state.file)
         };
         // Only now: until here messages about the file were left unanswered, from now on nothing is held.
-        let entry = TABLE
-            .lock()
-            .as_mut()
-            .and_then(|table| table.0.remove_node(&(self.peer.slot, file)));
-        drop(entry);
+        self.forget(file);
     }
 }
 

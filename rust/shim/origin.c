@@ -187,6 +187,12 @@ char *vremote_origin_path_of(struct file *file, char *buffer, int bytes)
 	return current->fs ? d_path(&file->f_path, buffer, bytes) : ERR_PTR(-ESRCH);
 }
 
+/* Also if the name is gone: the directory that it was in stays known. f_path is a member of a union. */
+bool vremote_origin_is_below(struct file *file, const struct path *root)
+{
+	return path_is_under(&file->f_path, root);
+}
+
 /* f_path is a member of a union. */
 int vremote_origin_truncate(struct file *file, loff_t size)
 {

@@ -49,6 +49,7 @@ void vremote_origin_unmark(struct file *file);
 /* Pages */
 struct folio *vremote_origin_read_folio(struct file *file, unsigned long index);
 void vremote_origin_readahead(struct file *file, unsigned long index, unsigned int count);
+bool vremote_origin_is_below(struct file *file, const struct path *root);
 void vremote_origin_write_out(struct file *file, u64 first, u64 last);
 int vremote_origin_install(struct file *file, unsigned long index, const void *data, size_t bytes);
 void vremote_origin_touch(struct file *file);

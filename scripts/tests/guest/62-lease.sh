@@ -19,7 +19,7 @@ fences() { ask o "peers()['node2']['fences']"; }
 up() { ask "$1" "wait(lambda: peers()['$2']['state'] == 'up', 30) or peers()['$2']['state']"; }
 again() { # node 2 opens the file anew
 	check "a new descriptor works" r "wait(lambda: error_of(lambda: globals().update(new=remote('$f'))) == 'none', 30)"
-	check "… which does not bring back the old one" r "(os.pread(new, 1, 0) and error_of(os.pread, fd, 1, 0), error_of(os.pwrite, fd, b'?', 0))" "('ESTALE', 'ESTALE')"
+	check "… which does not bring back the old one" r "(os.pread(new, 1, 0) and error_of(os.pread, fd, 1, 0), error_of(os.pwrite, fd, b'?', 0), error_of(os.ftruncate, fd, 0), error_of(mmap.mmap, fd, PAGE))" "('ESTALE', 'ESTALE', 'ESTALE', 'ESTALE')"
 	# It means nothing to the origin any more: its end is not that of the new one.
 	must r "os.close(fd); fd = new; fcntl.lockf(fd, fcntl.LOCK_EX); fcntl.lockf(fd, fcntl.LOCK_UN)"
 	check "… also after the old one was closed" r "os.pread(fd, 1, 63 * PAGE)" "b'o'"
@@ -104,7 +104,7 @@ check "all go on with the lease" r "wait(lambda: ends(lambda: m[7 * PAGE]) == 'd
 must r "m.close(); n.close(); p.close(); os.close(ro)"
 
 # ---- another remote wants it
-must r "os.pwrite(fd, b'second', 20 * PAGE)"
+must r "os.pwrite(fd, b'second', 20 * PAGE); m = mmap.mmap(fd, 64 * PAGE)"
 before=$(fences)
 fault 2 partition
 check "another remote gets a page of the silent node" s "os.pread(fd, 6, 20 * PAGE)" "b'oooooo'"
@@ -114,6 +114,8 @@ fault 2 heal
 expect_eq "the node is heard again" "$(up o node2)" True
 again
 check "… and sees it" r "os.pread(fd, 5, 21 * PAGE)" "b'third'"
+check "… a mapping of the old one is over as well" r "ends(lambda: m[21 * PAGE])" SIGBUS
+must r "m.close()"
 
 # ---- only one direction works: the silent node hears nothing, but is heard
 must r "os.pwrite(fd, b'half', 30 * PAGE)"

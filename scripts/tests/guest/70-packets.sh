@@ -67,7 +67,7 @@ counted "another magic number" magic "peer(ours('GetShared', count=1, magic=b'VR
 counted "the predecessors' text messages" truncated "[peer(m) for m in (b'/root/f,4096,0,r', b'f,10,0,w,data', b'f,0,0,i', b',,,', b'f,0,0,r' + bytes(5))]"
 counted "… longer ones" magic "peer(b'/root/f,4096,0,w,' + b'x' * 4096)"
 counted "another version" version "peer(ours('GetShared', count=1, version=2)); peer(ours('GetShared', count=1, version=0))"
-counted "unknown kinds" kind "[peer(ours(k)) for k in (0, 4, 15, 45, 63, 128, 255)]"
+counted "unknown kinds" kind "[peer(ours(k)) for k in (0, 4, 15, 47, 63, 128, 255)]"
 counted "unknown flags" field "peer(ours('GetShared', count=1, flags=0x8000)); peer(ours('GetShared', count=1, flags=0x100))"
 counted "an impossible length" field "peer(ours('Put', b'x', length=0xffffffff)); peer(ours('Write', bytes(1366), length=72 * 1024 + 1))"
 counted "an impossible offset" field "peer(ours('Write', b'x' * 10, length=60000, offset=17)); peer(ours('Put', b'x', length=1, offset=1366))"
@@ -118,6 +118,22 @@ peer(ours('Open', b'', request=next(ids)))
 peer(ours('Open', user(1000) + b'$f', request=next(ids), index=0xffffffffffffffff))"
 check "names that lead elsewhere change no extended attribute" o "os.listxattr('$f') + os.listxattr('/etc/shadow') + os.listxattr('/')" "[]"
 check "… and no flag" o "[run('lsattr -d ' + path).split()[0] == run('lsattr -d ' + like).split()[0] for path, like in (('$f', '$DIR/secret'), ('/etc/shadow', '/etc/passwd'))]" "[True, True]"
+must o "
+for name, options in ('root', '--no-root-squash'), ('user', ''):
+    os.makedirs('$DIR/' + name); put('$DIR/' + name + '/f', b''); run(f'vremote export add $DIR/{name} {options}')"
+must r "held = remote('/vremote/node1$DIR/user/f', RO)"
+must x "
+def append_only(file, path):
+    peer(ours('SetFileAttr', user(0, 0) + path + struct.pack('<6I', 0x20, 0, 0, 0, 0, 0), request=next(ids), file=file, count=len(path), size=1))
+append_only($(ask o "shared('$DIR/user/f')['file']"), b'$DIR/user/f')
+append_only($(ask o "shared('$DIR/user/f')['file']"), b'$DIR/root/f')
+append_only($(ask o "shared('$f')['file']"), b'$DIR/root/f')
+append_only(0, b'$DIR/root/f')"
+check "root of another node is root where the export says so" o "wait(lambda: 'a' in run('lsattr $DIR/root/f').split()[0], 5)"
+check "… and not at what it has open elsewhere" o "['a' in run('lsattr ' + path).split()[0] for path in ('$DIR/user/f', '$f')]" "[False, False]"
+must o "run('chattr -a $DIR/root/f; vremote export del $DIR/root')"
+must r "os.close(held)"
+must o "run('vremote export del $DIR/user')"
 check "names that lead elsewhere open nothing" o "[s['path'] for s in status()['shares'] if s['path'] != '$f' and (s['descriptors'] or s['remote_opens'])]" "[]"
 must x "
 for name in b'', b'node2', b'x' * 255, b'x' * 300, b'a/b', bytes(10):

@@ -52,7 +52,12 @@ stands_still() { on 1 grep -q '^State:.T' /proc/$PID/status; }
 for mode in precopy lazy; do
 	expect "its user stops it" on 1 kill -STOP $PID
 	expect "… the target's disk is full" full 2 /var/lib/vremote/jobs nr_inodes=4
-	expect_fail "… a move of it fails ($mode)" move 1 2 --mode $mode
+	rc=0
+	out=$(move 1 2 --mode $mode 2>&1) || rc=$?
+	expect_match "… a move of it fails once it has begun ($mode)" "$rc $out" "^1 .*($REASON)"
+	# Who would wake it may come late.
+	expect_eq "… nothing of it is left here" "$(clean 1)" ''
+	sleep 1
 	expect "… it stands still as before" stands_still
 	expect "… there is room again" eventually 20 on 2 umount /var/lib/vremote/jobs
 	expect "… until its user lets it go on" on 1 kill -CONT $PID

@@ -487,7 +487,10 @@ pub fn path_of(bytes: &[u8]) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use std::{process, thread, time::Duration};
+    use std::{
+        process, thread,
+        time::{Duration, Instant},
+    };
 
     use super::*;
 
@@ -510,7 +513,9 @@ mod tests {
         }
 
         fn wait(&self, stopped: bool) {
+            let begun = Instant::now();
             while is_stopped(self.pid()) != stopped {
+                assert!(begun.elapsed() < Duration::from_secs(10));
                 thread::sleep(Duration::from_millis(1));
             }
         }

@@ -202,7 +202,9 @@ impl Move {
             return self.signal(Signal::KILL);
         }
         if let Some(asleep) = &self.asleep {
-            for pid in &self.tree.processes {
+            // Also those that were born before it was frozen. None is left out by waking one twice.
+            let born = descendants(self.order.pid).unwrap_or_default();
+            for pid in self.tree.processes.iter().chain(&born) {
                 asleep.wake_other(*pid);
             }
         }
