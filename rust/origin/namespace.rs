@@ -72,20 +72,17 @@ pub(super) fn open_file(node: Node, header: &Header) -> Result<Option<Arc<Share>
     }
 }
 
-/// As [`open_file`], for a change with the rights that a path in this export gives. `ESTALE` also for what is open elsewhere.
+/// As [`open_file`], for a change with the rights that a path in this export gives: `None` also for what is open elsewhere, which only
+/// its name can mean then.
 pub(super) fn open_file_in(
     node: Node,
     header: &Header,
     export: &Arc<Export>,
 ) -> Result<Option<Arc<Share>>> {
     let open = open_file(node, header)?;
-    let inside = |share: &Share| {
+    Ok(open.filter(|share| {
         export::around(&share.file).is_some_and(|around| Arc::ptr_eq(&around, export))
-    };
-    match &open {
-        Some(share) if !inside(share) => Err(ESTALE),
-        _ => Ok(open),
-    }
+    }))
 }
 
 /// The kernel's pointer, or null.

@@ -26,8 +26,13 @@ check "node3 sees it" b "all(os.pread(fd, 5, p * PAGE) == b'node2' for p in rang
 check "node1 sees it" o "all(os.pread(plain, 5, p * PAGE) == b'node2' for p in range(40))"
 check "node3 writes every page, next to that" b "[os.pwrite(fd, b'node3', p * PAGE + 10) for p in range(40)] == [5] * 40"
 check "node2 sees both" a "all(os.pread(fd, 15, p * PAGE) == b'node2' + data(40 * PAGE, 1)[p * PAGE + 5:p * PAGE + 10] + b'node3' for p in range(40))"
-must o "c2, c3 = Change('node2'), Change('node3')"
-check "node1 writes: an invalidation goes to each reader" o "os.pwrite(plain, b'node1', 20) and [c.messages().get('Invalidate') - c.of('retransmits') for c in (c2, c3)]" "[1, 1]"
+for time in 1 2 3 4 5; do
+	[ $time = 1 ] || for name in a b; do must $name "os.pread(fd, 5, 20)"; done
+	must o "c2, c3 = Change('node2'), Change('node3'); os.pwrite(plain, b'node1', 20)"
+	# On a busy machine something may have been sent again.
+	[ "$(ask o "c2.of('retransmits') + c3.of('retransmits')")" != 0 ] || break
+done
+check "node1 writes: an invalidation goes to each reader" o "[c.messages().get('Invalidate') for c in (c2, c3)]" "[1, 1]"
 check "… and both have acknowledged before the write ended" o "[c.messages().get('Ack', 0) >= 1 for c in (c2, c3)]" "[True, True]"
 check "node2 sees it" a "os.pread(fd, 5, 20)" "b'node1'"
 check "node3 sees it" b "os.pread(fd, 5, 20)" "b'node1'"

@@ -48,8 +48,13 @@ hashes=$(for k in 1 2 3 4 5 6 7 8; do ask n$k "[sha(fd[k]) for k in sorted(fd)]"
 expect_eq "equal hashes of all files on all nodes" "$hashes" 1
 
 # ---- an invalidation reaches all sharers at once: it takes no seven round trips
-must n1 "c = [Change(f'node{k}') for k in range(2, 9)]"
-check "a write at the origin asks each of seven readers" n1 "os.pwrite(fd[1], b'once', 20) and [e.messages().get('Invalidate', 0) - e.of('retransmits') for e in c]" "[1, 1, 1, 1, 1, 1, 1]"
+for time in 1 2 3 4 5; do
+	[ $time = 1 ] || for n in 2 3 4 5 6 7 8; do must n$n "os.pread(fd[1], 4, 20)"; done
+	must n1 "c = [Change(f'node{k}') for k in range(2, 9)]; os.pwrite(fd[1], b'once', 20)"
+	# On a busy machine something may have been sent again.
+	[ "$(ask n1 "sum(e.of('retransmits') for e in c)")" != 0 ] || break
+done
+check "a write at the origin asks each of seven readers" n1 "[e.messages().get('Invalidate', 0) for e in c]" "[1, 1, 1, 1, 1, 1, 1]"
 check "… who have acknowledged before it ends" n1 "all(e.messages().get('Ack', 0) for e in c)"
 together "… all of whom see it" "assert os.pread(fd[1], 4, 20) == b'once'"
 for k in 2 3 4 5 6 7 8; do fault $k delay 10ms; done
