@@ -11,7 +11,7 @@ use crate::{
     errseq::Cursor,
     executor::{TaskId, Time},
     folio::Stamp,
-    ghost::{Page, ABSENT},
+    ghost::{Page, Sync, ABSENT},
     node::Node,
     origin::file::LocalFile,
     remote::file::Handle,
@@ -59,6 +59,8 @@ pub struct Descriptor {
     opened: Time,
     /// When the last fsync of it that failed returned.
     told: Time,
+    /// The same, if it said that bytes are lost.
+    told_of_loss: Time,
     kind: Kind,
 }
 
@@ -236,6 +238,7 @@ impl Client {
             file,
             opened,
             told: opened,
+            told_of_loss: opened,
             kind: kind?,
         })
     }
@@ -388,21 +391,22 @@ impl Client {
                     || world.ghost(|ghost| ghost.life(descriptor.file.origin)),
                     |epoch| world.life_of(epoch),
                 );
-                let (opened, told) = (descriptor.opened, descriptor.told);
+                let sync = Sync {
+                    called,
+                    opened: descriptor.opened,
+                    told: descriptor.told,
+                    told_of_loss: descriptor.told_of_loss,
+                };
                 world.ghost(|ghost| {
-                    ghost.synced(
-                        descriptor.file,
-                        self.node.number,
-                        life,
-                        called,
-                        opened,
-                        told,
-                    );
+                    ghost.synced(descriptor.file, self.node.number, life, &sync);
                 });
                 Ok(())
             }
             Err(error) => {
                 descriptor.told = now;
+                if matches!(error, Errno::EIO | Errno::ENOSPC) {
+                    descriptor.told_of_loss = now;
+                }
                 Err(error)
             }
         }

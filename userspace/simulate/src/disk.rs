@@ -25,6 +25,10 @@ struct Stored {
     /// Not flushed yet; `None`: truncated.
     cached: BTreeMap<u64, Option<Stamp>>,
     size: u64,
+    /// Flushes that have begun.
+    flushes: u64,
+    /// The last of them that is over.
+    flushed: u64,
     /// Pages that have room, or have been promised it.
     room: BTreeSet<u64>,
 }
@@ -68,8 +72,8 @@ impl Disk {
                 room: durable.keys().copied().collect(),
                 durable,
                 durable_size: size,
-                cached: BTreeMap::new(),
                 size,
+                ..Stored::default()
             }
         });
         Rc::new(Disk {
@@ -123,18 +127,24 @@ impl Disk {
     /// Writes what is in the cache of the disk to where it stays.
     pub async fn flush(&self, file: usize) -> Result {
         // What comes during it may be too late.
-        let (cached, size) = {
-            let stored = &self.files.borrow()[file];
-            (stored.cached.clone(), stored.size)
+        let (cached, size, number) = {
+            let stored = &mut self.files.borrow_mut()[file];
+            stored.flushes += 1;
+            (stored.cached.clone(), stored.size, stored.flushes)
         };
         self.work(FLUSH).await;
         if self.health.unwritable.get() {
             return Err(Errno::EIO);
         }
         let stored = &mut self.files.borrow_mut()[file];
+        if number < stored.flushed {
+            // One that began later was faster: all of this, or what came after it, is there.
+            return Ok(());
+        }
+        stored.flushed = number;
         for (page, stamp) in cached {
             match stored.cached.get(&page) {
-                // Another flush was faster.
+                // One that began earlier has done it.
                 None => continue,
                 Some(now) if *now == stamp => _ = stored.cached.remove(&page),
                 Some(_) => {}

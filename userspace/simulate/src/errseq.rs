@@ -41,7 +41,9 @@ impl Errors {
         }
         self.0 |= SEEN;
         *cursor = self.0;
-        Some(Errno::from_raw((self.0 & ERRNO) as i32))
+        // There may have been none: who opened the file in an earlier life of its node has seen others.
+        let error = (self.0 & ERRNO) as i32;
+        (error != 0).then(|| Errno::from_raw(error))
     }
 }
 

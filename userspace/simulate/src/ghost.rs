@@ -52,6 +52,8 @@ struct Version {
     returned: Option<Time>,
     /// When a loss has taken it away.
     lost: Option<Time>,
+    /// That was an error of the disk, which is told as such.
+    by_disk: bool,
 }
 
 /// The history of a page.
@@ -75,6 +77,7 @@ impl History {
                 writer: None,
                 returned: None,
                 lost: None,
+                by_disk: false,
             }],
             home: 0,
             synced: 0,
@@ -92,6 +95,12 @@ impl History {
             .rposition(|version| version.stamp == stamp)
     }
 
+    /// The same for what is on disk. A page that was not written out since it was behind the end of the file is a hole: as old as that.
+    fn place_on_disk(&self, stamp: Stamp) -> Option<usize> {
+        let hole = self.place(ABSENT).filter(|_| stamp == ZERO);
+        self.place(stamp).max(hole)
+    }
+
     fn push(&mut self, stamp: Stamp, since: Time, writer: Option<usize>) -> usize {
         self.versions.push(Version {
             stamp,
@@ -99,6 +108,7 @@ impl History {
             writer,
             returned: None,
             lost: None,
+            by_disk: false,
         });
         self.versions.len() - 1
     }
@@ -115,12 +125,13 @@ impl History {
     }
 
     /// All versions behind this one are lost; gives those that were not before.
-    fn lose(&mut self, place: usize, now: Time) -> Vec<Version> {
+    fn lose(&mut self, place: usize, now: Time, by_disk: bool) -> Vec<Version> {
         let behind = self.versions[place + 1..].iter_mut();
         behind
             .filter(|version| version.lost.is_none())
             .map(|version| {
                 version.lost = Some(now);
+                version.by_disk = by_disk;
                 version.clone()
             })
             .collect()
@@ -150,6 +161,18 @@ struct Life {
     errors: Vec<(usize, Time)>,
     /// When it crashed.
     ended: Option<Time>,
+}
+
+/// What an fsync that returned without an error is to be held to.
+pub struct Sync {
+    /// When it was called.
+    pub called: Time,
+    /// When its descriptor was opened.
+    pub opened: Time,
+    /// When the last fsync of that which failed had returned.
+    pub told: Time,
+    /// When the last one had that said that bytes are lost.
+    pub told_of_loss: Time,
 }
 
 /// Bytes that were written, and are lost: by whom, of which file, when that was, and when the write had returned.
@@ -251,13 +274,13 @@ impl Ghost {
         history.home = history.push(stamp, now, Some(writer));
     }
 
-    /// A write in the cache of a remote, in a session with this life of the origin. `before`: what it found in the page; `owner`: the
+    /// A write in the cache of a remote, in a session with this life of the origin. `before`: what it found in the page, `None` if that is torn; `owner`: the
     /// origin's directory says that it may.
     pub fn written_away(
         &mut self,
         page: Page,
         life: usize,
-        before: Stamp,
+        before: Option<Stamp>,
         stamp: Stamp,
         writer: usize,
         owner: bool,
@@ -270,9 +293,10 @@ impl Ghost {
         let now = self.now;
         let history = self.history(life, page);
         let last = history.last().stamp;
-        let excused = history.is_excused(before);
+        let excused = before.is_some_and(|before| history.is_excused(before));
         history.push(stamp, now, Some(writer));
-        if before != last && !excused {
+        if before != Some(last) && !excused {
+            let before = before.map_or("of torn bytes".into(), name);
             self.fail(format!(
                 "write {stamp} to {page} went to version {before}, and {last} was the last one"
             ));
@@ -314,6 +338,9 @@ impl Ghost {
     }
 
     fn lost(&mut self, page: Page, version: &Version) {
+        if version.by_disk {
+            return;
+        }
         if let (Some(node), Some(time), Some(returned)) =
             (version.writer, version.lost, version.returned)
         {
@@ -343,7 +370,6 @@ impl Ghost {
 
     /// The owner of a page is gone, or its bytes were refused: this version of the origin is the last one again.
     pub fn taken_back(&mut self, page: Page, stamp: Stamp) {
-        let now = self.now;
         let history = self.present(page);
         if history.last().stamp == stamp {
             return;
@@ -365,13 +391,13 @@ impl Ghost {
                 "{page} is taken back in version {stamp}, and the origin had {home}"
             ));
         }
-        self.put_back(page, place, now);
+        self.put_back(page, place, stamp, false);
     }
 
-    fn put_back(&mut self, page: Page, place: usize, now: Time) {
+    fn put_back(&mut self, page: Page, place: usize, stamp: Stamp, by_disk: bool) {
+        let now = self.now;
         let history = self.present(page);
-        let stamp = history.versions[place].stamp;
-        let losses = history.lose(place, now);
+        let losses = history.lose(place, now, by_disk);
         history.home = history.push(stamp, now, None);
         for version in losses {
             self.lost(page, &version);
@@ -406,14 +432,13 @@ impl Ghost {
 
     /// A clean page left the origin's page cache; the disk has that version of it.
     pub fn dropped_clean(&mut self, page: Page, cached: Stamp, stored: Stamp) {
-        let now = self.now;
         let history = self.present(page);
         if cached == stored || history.last().stamp != cached {
             return;
         }
-        match history.place(stored) {
+        match history.place_on_disk(stored) {
             Some(place) if (history.synced..history.excused).contains(&place) => {
-                self.put_back(page, place, now);
+                self.put_back(page, place, stored, true);
             }
             _ => self.fail(format!(
                 "{page} was clean in version {cached}, and its disk has {stored}"
@@ -445,9 +470,7 @@ impl Ghost {
                 file,
                 index,
             };
-            // A page that was written out after the size was is a hole: as old as the end of the file was there.
-            let hole = history.place(ABSENT).filter(|_| stamp == ZERO);
-            let place = history.place(stamp).max(hole).unwrap_or(0);
+            let place = history.place_on_disk(stamp).unwrap_or(0);
             if place < history.synced {
                 let synced = history.versions[history.synced].stamp;
                 behind = Some(format!(
@@ -456,7 +479,12 @@ impl Ghost {
                     name(synced)
                 ));
             }
-            losses.extend(history.lose(place, now).into_iter().map(|v| (page, v)));
+            losses.extend(
+                history
+                    .lose(place, now, false)
+                    .into_iter()
+                    .map(|v| (page, v)),
+            );
             life.pages.insert((file, index), History::new(stamp, now));
         }
         self.lives[origin].push(life);
@@ -516,18 +544,14 @@ impl Ghost {
         }
     }
 
-    /// An fsync returned that was called at `called`, of a descriptor that was opened at `opened`; `told`: when the last fsync of it that
-    /// failed had returned. `node` synced, and only its own writes unless it is the origin.
-    #[allow(clippy::too_many_arguments)]
-    pub fn synced(
-        &mut self,
-        file: Page,
-        node: usize,
-        life: usize,
-        called: Time,
-        opened: Time,
-        told: Time,
-    ) {
+    /// An fsync returned. `node` synced, and only its own writes unless it is the origin.
+    pub fn synced(&mut self, file: Page, node: usize, life: usize, sync: &Sync) {
+        let Sync {
+            called,
+            opened,
+            told,
+            told_of_loss,
+        } = *sync;
         let all = node == file.origin;
         for (&(number, _), history) in &mut self.lives[file.origin][life].pages {
             if number != file.file {
@@ -557,7 +581,9 @@ impl Ghost {
             loss.node == node
                 && (loss.origin, loss.file) == (file.origin, file.file)
                 && between(loss.time)
+                // Another program's write may have lost bytes before it returned: each descriptor is told once.
                 && loss.returned > told
+                && loss.time > told_of_loss
         });
         if let Some(loss) = loss {
             let time = loss.time;

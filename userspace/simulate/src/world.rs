@@ -364,7 +364,7 @@ impl World {
         node: &Node,
         inode: &Inode,
         page: Page,
-        before: Stamp,
+        before: Option<Stamp>,
         stamp: Stamp,
     ) {
         let (session, copy) = {

@@ -302,7 +302,7 @@ impl Inode {
         if (page + 1) * PAGE_BYTES as u64 > self.size() {
             return Err(Errno::ENODATA);
         }
-        let before = folio.stamp().unwrap_or_default();
+        let before = folio.stamp();
         folio.bytes_mut().copy_from_slice(&page_of(stamps[0]));
         folio.mark_dirty();
         let node = self.node();
