@@ -2,7 +2,7 @@
 
 //! Pages between the page cache and the network: granting them to remotes, installing what comes home.
 //!
-//! A page's last version at home is in its folio, on disk, or in the *stash*: bytes that were dirty when ownership was
+//! A page's last version at home is in its folio, on disk, or in the *stash*: bytes that were not on disk when ownership was
 //! granted away. If the owner comes back without bytes, the stash is installed before anything else looks at the page.
 
 use kernel::{
@@ -279,7 +279,9 @@ impl Share {
             }
             let mut stash = None;
             if grant.write {
-                if folio.dirty() && folio.uptodate() {
+                // What the disk has refused is clean, and here alone. If the grant is lost it goes out again, and must be the same
+                // bytes: the remote may put the page together from pieces of both.
+                if (folio.dirty() || self.has_failed()) && folio.uptodate() {
                     // Without memory the grant fails, and is asked for again.
                     let Ok(node) = stash_of(index, &folio) else {
                         return Granting::Failed(ENOMEM_STATUS);

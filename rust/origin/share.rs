@@ -160,8 +160,8 @@ pub(super) struct State {
     pub(super) pages: RBTree<u64, Page>,
     /// Pages with a transaction.
     pub(super) active: RBTree<u64, Active>,
-    /// Last versions of pages that were dirty here when ownership was granted away: the only copy of these bytes, should
-    /// the owner vanish without having written.
+    /// Last versions of pages that were dirty here, or that the disk may have refused, when ownership was granted away: the only
+    /// copy of these bytes, should the owner vanish without having written.
     pub(super) stash: RBTree<u64, Bytes>,
     pub(super) tickets: KVec<Ticket>,
     /// The task that puts an orphaned stash back; the hooks let it pass.
@@ -503,6 +503,12 @@ impl Share {
     pub(super) fn errors(&self) -> u32 {
         // SAFETY: The open file keeps the mapping.
         unsafe { bindings::errseq_sample(&raw mut (*self.mapping).wb_err) }
+    }
+
+    /// Whether there ever was such an error: what is in the page cache may be newer than the disk although it is not dirty.
+    pub(super) fn has_failed(&self) -> bool {
+        // SAFETY: The open file keeps the mapping. Compared with the count of a file that never had an error.
+        unsafe { bindings::errseq_check(&raw mut (*self.mapping).wb_err, 0) != 0 }
     }
 
     /// Bytes that somebody wrote will not get to the disk: whoever has the file open is told with the next fsync.

@@ -57,8 +57,12 @@ pub enum Bug {
     SyncWithoutFlush,
     /// An error of the origin's disk is told to whose bytes they were, and to nobody else.
     DiskErrorToldToOne,
+    /// What a node knows of the errors of the origin's disk outlives the session, as long as a descriptor is open.
+    ErrorsOfOldSession,
     /// The origin keeps nothing of a dirty page that it grants away.
     NothingIsStashed,
+    /// The origin keeps nothing of a page that the disk has refused and that it grants away.
+    RefusedIsNotStashed,
     /// Remotes are not held off while a file is truncated.
     TruncatedUnfrozen,
     /// A size counts whatever came before.
@@ -71,7 +75,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 30] = [
+    pub const ALL: [Bug; 32] = [
         Bug::LeaseFromAnswer,
         Bug::GrantedWhileClosed,
         Bug::FencedWithoutMargin,
@@ -97,7 +101,9 @@ impl Bug {
         Bug::StashLeft,
         Bug::SyncWithoutFlush,
         Bug::DiskErrorToldToOne,
+        Bug::ErrorsOfOldSession,
         Bug::NothingIsStashed,
+        Bug::RefusedIsNotStashed,
         Bug::TruncatedUnfrozen,
         Bug::SizeOfAnyAge,
         Bug::PiecesMixed,

@@ -34,6 +34,11 @@ impl Errors {
         }
     }
 
+    /// Whether there ever was one.
+    pub fn any(&self) -> bool {
+        self.0 & ERRNO != 0
+    }
+
     /// What there was since, if anything.
     pub fn check_and_advance(&mut self, cursor: &mut Cursor) -> Option<Errno> {
         if self.0 == *cursor {
@@ -56,7 +61,9 @@ mod tests {
         let mut errors = Errors::default();
         let (mut one, mut other) = (errors.sample(), errors.sample());
         assert_eq!(errors.check_and_advance(&mut one), None);
+        assert!(!errors.any());
         errors.set(Errno::EIO);
+        assert!(errors.any());
         let mut late = errors.sample();
         assert_eq!(errors.check_and_advance(&mut one), Some(Errno::EIO));
         assert_eq!(errors.check_and_advance(&mut one), None);

@@ -27,7 +27,10 @@ fn profile(bug: Bug) -> Profile {
         | Bug::DescriptorRevived
         | Bug::SyncWithoutFlush => Profile::Crash,
         Bug::StolenDuringSync | Bug::StashLeft => Profile::Storm,
-        Bug::ConfirmedBeforeInstalled | Bug::DiskErrorToldToOne => Profile::Disk,
+        Bug::ConfirmedBeforeInstalled
+        | Bug::DiskErrorToldToOne
+        | Bug::ErrorsOfOldSession
+        | Bug::RefusedIsNotStashed => Profile::Disk,
         Bug::RepliesForgotten
         | Bug::RunsTwice
         | Bug::PutOfAnotherGrant

@@ -257,6 +257,11 @@ impl LocalFile {
         self.errors.get().sample()
     }
 
+    /// Whether something may be newer in the page cache than on disk although it is not dirty.
+    pub fn has_failed(&self) -> bool {
+        self.errors.get().any()
+    }
+
     /// Errors since, each once.
     pub fn check(&self, cursor: &mut Cursor) -> Option<Errno> {
         let mut errors = self.errors.get();

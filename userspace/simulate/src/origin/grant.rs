@@ -201,9 +201,12 @@ impl Share {
             let bytes: Bytes = folio.bytes().as_slice().into();
             let mut stash = None;
             if grant.write {
-                if folio.dirty()
+                let world = &self.node().world;
+                // What the disk has refused is clean, and here alone.
+                let refused = self.file.has_failed() && !world.has(Bug::RefusedIsNotStashed);
+                if (folio.dirty() || refused)
                     && folio.uptodate()
-                    && !self.node().world.has(Bug::NothingIsStashed)
+                    && !world.has(Bug::NothingIsStashed)
                 {
                     stash = Some(bytes.clone());
                 }
