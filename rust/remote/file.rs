@@ -222,7 +222,7 @@ pub(super) unsafe fn adopt(
     // SAFETY: By this function's contract.
     let (kept, open_flags) = unsafe { (Inode::counted(inode).ok_or(EIO)?, (*file).f_flags) };
     let (writes, session) = (writes(open_flags), session_of(header));
-    let adopted = kept.attach(id, session).and_then(|life| {
+    let adopted = kept.attach(id, session, header.count).and_then(|life| {
         let handle = Handle {
             file: id,
             session,

@@ -551,21 +551,26 @@ impl Inode {
         }
     }
 
-    /// A descriptor was opened, with this file id in this session: takes it over. A new id means that the origin knows nothing of what is
-    /// cached here, which is dropped. Returns the [life](State::usable_in) of the file id that the descriptor belongs to. Process context,
-    /// sleeps; not under the inode's i_rwsem.
+    /// A descriptor was opened, with this file id in this session and these errors of the origin's disk: takes it over. A new id means that
+    /// the origin knows nothing of what is cached here, which is dropped. Returns the [life](State::usable_in) of the file id that the
+    /// descriptor belongs to. Process context, sleeps; not under the inode's i_rwsem.
     ///
     /// # Errors
     ///
     /// `ESTALE`: the session is over. `EINTR`, `ENOMEM`.
-    pub(super) fn attach(self: &Arc<Inode>, file: u64, session: (u64, u64)) -> Result<u64> {
+    pub(super) fn attach(
+        self: &Arc<Inode>,
+        file: u64,
+        session: (u64, u64),
+        errors: u32,
+    ) -> Result<u64> {
         if let Some(life) = self.attached(file, session) {
             return Ok(life);
         }
         let reservation = RBTreeNodeReservation::new(GFP_KERNEL)?;
         // SAFETY: The caller's descriptor keeps the inode.
         kernel::error::to_result(unsafe { bindings::vremote_inode_lock(self.raw()) })?;
-        let attached = self.attach_locked(file, session, reservation);
+        let attached = self.attach_locked(file, session, errors, reservation);
         // SAFETY: Locked above.
         unsafe { bindings::vremote_inode_unlock(self.raw()) };
         attached
@@ -582,6 +587,7 @@ impl Inode {
         self: &Arc<Inode>,
         file: u64,
         session: (u64, u64),
+        errors: u32,
         reservation: RBTreeNodeReservation<(u8, u64), Arc<Inode>>,
     ) -> Result<u64> {
         // In the next session the id means nothing, or another file.
@@ -606,6 +612,9 @@ impl Inode {
             let mut state = self.state.lock();
             state.file = file;
             state.size_seq = 0;
+            // Descriptors of an earlier session may still be open, but an origin that started anew has counted from 0 since: what was
+            // known of it before could be taken for an error that nobody here has been told of.
+            state.errors = errors;
             state.lives
         };
         // If it ends only after this, `abandon` finds the inode in the table.

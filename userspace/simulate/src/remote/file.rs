@@ -115,7 +115,7 @@ impl Handle {
                 inode
             })
         };
-        if let Err(error) = inode.attach(header.file, session).await {
+        if let Err(error) = inode.attach(header.file, session, header.count).await {
             close_at(peer, session, header.file);
             return Err(error);
         }

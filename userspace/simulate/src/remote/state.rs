@@ -281,8 +281,14 @@ impl Inode {
         }
     }
 
-    /// A descriptor was opened, with this file id: takes it over. A new id means that the origin knows nothing of what is cached here.
-    pub async fn attach(self: &Rc<Inode>, file: u64, session: (u64, u64)) -> Result {
+    /// A descriptor was opened, with this file id and these errors of the origin's disk: takes it over. A new id means that the origin knows
+    /// nothing of what is cached here.
+    pub async fn attach(
+        self: &Rc<Inode>,
+        file: u64,
+        session: (u64, u64),
+        errors: Cursor,
+    ) -> Result {
         let any = self.node().world.has(Bug::OpenedInOldSession);
         let current = || any || self.peer.session() == session;
         if self.state.borrow().file == file && current() {
@@ -307,6 +313,10 @@ impl Inode {
             state.file = file;
             state.session = session;
             state.size_seq = 0;
+            if !self.node().world.has(Bug::ErrorsOfOldSession) {
+                // Descriptors of an earlier session may still be open, and the origin has counted anew since.
+                state.errors = errors;
+            }
         }
         // If it ends only after this, `abandon` finds the inode in the table.
         if !current() {
