@@ -133,6 +133,8 @@ struct Link {
     mapped: bool,
     /// The epoch that comes into force when everybody has let go of the one before; 0: none.
     next_epoch: u64,
+    /// When that one, or else the present one, was agreed on.
+    agreed: u64,
     /// Epochs that are over, and until when it stays so: an old datagram must not bring one back.
     retired: [(u64, u64); RETIRED],
     /// Whether the log has said that the peer has another name than the one configured.
@@ -313,6 +315,7 @@ pub fn add(name: &[u8], address: u32, port: u16, psk: Option<Key>) -> Result<Arc
                 fenced: false,
                 mapped: false,
                 next_epoch: 0,
+                agreed: 0,
                 retired: [(0, 0); RETIRED],
                 misnamed: false,
             }),

@@ -129,14 +129,14 @@ impl Peer {
                 }
             };
             self.greet(Kind::HelloAck, header.epoch, header.request, lease);
-            if !meant {
-                // It does not know our session yet, so this proves nothing. The answer to our own hello will.
+            if !meant || self.is_doubtful(header) {
+                // It does not know our session yet, or is an old one, so this proves nothing. The answer to our own hello will.
                 if header.epoch != self.epoch() {
                     self.challenge(header.epoch);
                 }
                 return;
             }
-        } else if !meant {
+        } else if !meant || self.is_doubtful(header) {
             self.dropped(Reason::WrongEpoch);
             return;
         }
@@ -169,6 +169,15 @@ impl Peer {
             }
             self.lease_changes.happen();
         }
+    }
+
+    /// Whether this is of another session than the peer's present one, and may be older: of a life of the peer that was over before anything
+    /// of it arrived here, so that it is not among those that are known to be. Only the answer to a hello that left since then is not.
+    fn is_doubtful(&self, header: &Header) -> bool {
+        let link = self.link.lock();
+        let present = self.epoch().max(link.next_epoch);
+        let fresh = header.kind == Kind::HelloAck && header.request > link.agreed;
+        present != 0 && header.epoch != present && !fresh
     }
 
     /// Says hello to a session that has not been proven.
@@ -205,6 +214,7 @@ impl Peer {
                 self.dropped(Reason::WrongEpoch);
                 return;
             } else if current == 0 && link.next_epoch == 0 {
+                link.agreed = now_us();
                 self.epoch.store(epoch, Release);
                 false
             } else {
@@ -215,6 +225,7 @@ impl Peer {
                 };
                 link.retired.rotate_right(1);
                 link.retired[0] = (over, now_us() + RETIRED_US);
+                link.agreed = now_us();
                 link.next_epoch = epoch;
                 self.epoch.store(0, Release);
                 true

@@ -43,6 +43,7 @@ struct Link {
     term: Term,
     fenced: bool,
     next_epoch: u64,
+    agreed: u64,
     retired: [(u64, u64); RETIRED],
 }
 
@@ -92,6 +93,7 @@ impl Peer {
                 term: Term::default(),
                 fenced: false,
                 next_epoch: 0,
+                agreed: 0,
                 retired: [(0, 0); RETIRED],
             }),
             assemblies: RefCell::default(),
@@ -332,13 +334,13 @@ impl Peer {
                 }
             };
             self.greet(Kind::HelloAck, header.epoch, header.request, lease);
-            if !meant {
+            if !meant || self.is_doubtful(header) {
                 if header.epoch != self.epoch() {
                     self.challenge(header.epoch);
                 }
                 return;
             }
-        } else if !meant {
+        } else if !meant || self.is_doubtful(header) {
             return;
         }
         let now = node.now_us();
@@ -374,6 +376,15 @@ impl Peer {
         }
     }
 
+    /// Whether this is of another session than the peer's present one, and may be older: only the answer to a hello that left since then is
+    /// not.
+    fn is_doubtful(&self, header: &Header) -> bool {
+        let link = self.link.borrow();
+        let present = self.epoch().max(link.next_epoch);
+        let fresh = header.kind == Kind::HelloAck && header.request > link.agreed;
+        present != 0 && header.epoch != present && !fresh
+    }
+
     fn challenge(&self, epoch: u64) {
         let now = self.node().now_us().max(1);
         {
@@ -403,6 +414,7 @@ impl Peer {
             } else if link.retired.iter().any(retired) {
                 return;
             } else if current == 0 && link.next_epoch == 0 {
+                link.agreed = now;
                 self.epoch.set(epoch);
                 false
             } else {
@@ -413,6 +425,7 @@ impl Peer {
                 };
                 link.retired.rotate_right(1);
                 link.retired[0] = (over, now + RETIRED_US);
+                link.agreed = now;
                 link.next_epoch = epoch;
                 self.epoch.set(0);
                 true
