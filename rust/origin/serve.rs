@@ -370,7 +370,7 @@ fn with_file(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Ans
     };
     match header.kind {
         Kind::Close => {
-            close(&share, peer.slot, header.has(flags::WRITE));
+            close(&share, peer, header);
             Ok(())
         }
         Kind::GetAttr => answer.describe(&share),
@@ -635,11 +635,11 @@ fn open(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Answer) 
         if write {
             share.begin_writing()?;
         }
-        let counted = count_open(&share, peer.slot, write);
+        let counted = count_open(&share, peer, header, write);
         if write && !matches!(counted, Ok(true)) {
             share.end_writing();
         }
-        if !counted? {
+        if !counted.inspect_err(|_| settle_if_idle(&share))? {
             continue;
         }
         crate::pin::pin();
@@ -668,14 +668,29 @@ pub(super) fn refused(path: &[u8]) -> Error {
     ENOENT
 }
 
+/// Whether the session in which this was asked lasts: a work item may come to it only after that has ended. With the lock of a share's
+/// state held, what is counted there if so is found by [`super::peer_gone`]. In this order: the peer's epoch may come into force again
+/// after a fence, under another one of ours.
+fn is_current(peer: &Peer, header: &Header) -> bool {
+    header.epoch == peer.epoch() && header.peer_epoch == peer.own_epoch()
+}
+
 /// Counts one open of a remote. Says no if the share ended at this moment.
-fn count_open(share: &Share, node: Node, write: bool) -> Result<bool> {
+///
+/// # Errors
+///
+/// `ESTALE`: the session is over, and nobody would take the open back. `EAGAIN`, `ENOMEM`.
+fn count_open(share: &Share, peer: &Peer, header: &Header, write: bool) -> Result<bool> {
+    let node = peer.slot;
     // A statement of its own: the lock must not be held while memory is allocated.
     let wanted = share.state.lock().opens.len() + 4;
     let mut room = KVec::with_capacity(wanted, GFP_KERNEL)?;
     let mut state = share.state.lock();
     if state.dead {
         return Ok(false);
+    }
+    if !is_current(peer, header) {
+        return Err(ESTALE);
     }
     if state.opens_of(node).is_none() {
         if state.opens.len() == state.opens.capacity() {
@@ -709,9 +724,14 @@ fn count_open(share: &Share, node: Node, write: bool) -> Result<bool> {
 }
 
 /// A remote closed a descriptor.
-fn close(share: &Arc<Share>, node: Node, write: bool) {
+fn close(share: &Arc<Share>, peer: &Peer, header: &Header) {
+    let (node, write) = (peer.slot, header.has(flags::WRITE));
     let last = {
         let mut state = share.state.lock();
+        if !is_current(peer, header) {
+            // It is none of those that are open now.
+            return;
+        }
         let Some(opens) = state.opens_of(node) else {
             return;
         };

@@ -257,7 +257,7 @@ async fn with_file(
     };
     match header.kind {
         Kind::Close => {
-            close(&share, peer.slot, header.has(flags::WRITE));
+            close(&share, peer, header);
             Ok(())
         }
         Kind::GetAttr => {
@@ -322,6 +322,10 @@ async fn open(peer: &Rc<Peer>, header: &Header, payload: &[u8], answer: &mut Ans
     let write = header.index & OPEN_TO_WRITE != 0;
     {
         let mut state = share.state.borrow_mut();
+        if !is_current(peer, header) {
+            // Nobody would take it back.
+            return Err(Errno::ESTALE);
+        }
         if state.opens_of(peer.slot).is_none() {
             state.opens.push(Opens {
                 node: peer.slot,
@@ -345,12 +349,20 @@ async fn open(peer: &Rc<Peer>, header: &Header, payload: &[u8], answer: &mut Ans
 /// `O_RDWR`.
 pub const OPEN_TO_WRITE: u64 = 2;
 
-fn close(share: &Share, node: Slot, write: bool) {
+/// Whether the session in which this was asked lasts: requests are carried out later than they arrive.
+fn is_current(peer: &Peer, header: &Header) -> bool {
+    (header.peer_epoch, header.epoch) == peer.session()
+}
+
+fn close(share: &Share, peer: &Peer, header: &Header) {
     let mut state = share.state.borrow_mut();
-    let Some(opens) = state.opens_of(node) else {
+    if !is_current(peer, header) {
+        return;
+    }
+    let Some(opens) = state.opens_of(peer.slot) else {
         return;
     };
-    let counter = if write {
+    let counter = if header.has(flags::WRITE) {
         &mut opens.writers
     } else {
         &mut opens.readers
