@@ -313,9 +313,15 @@ impl State {
         }
     }
 
-    /// Whether the page's last version is in the stash, and nobody is its owner.
+    /// Whether the page's last version is in the stash, and nobody is its owner. While bytes of one that is gone are being installed, those
+    /// are the last version: the stash must not come after them.
     pub(super) fn is_orphan(&self, index: u64) -> bool {
+        let tx = self
+            .active
+            .get(&index)
+            .and_then(|active| active.tx.as_ref());
         self.stash.get(&index).is_some()
+            && tx.is_none_or(|tx| tx.phase != Phase::Installing)
             && self
                 .pages
                 .get(&index)
