@@ -59,6 +59,7 @@ const ENODATA: i32 = bindings::ENODATA as i32;
 const ENOMEM_STATUS: u16 = bindings::ENOMEM as u16;
 const EIO_STATUS: u16 = bindings::EIO as u16;
 const EBUSY_STATUS: u16 = bindings::EBUSY as u16;
+const EAGAIN_STATUS: u16 = bindings::EAGAIN as u16;
 const EPERM_STATUS: u16 = bindings::EPERM as u16;
 const EROFS_STATUS: u16 = bindings::EROFS as u16;
 
@@ -165,6 +166,10 @@ impl Share {
         }
         if grant.write && !self.overwritable() {
             return Granting::Failed(EPERM_STATUS);
+        }
+        // It was asked for before the freeze: local tasks that took their turn with others have overtaken it. It comes again.
+        if self.state.lock().is_frozen(index) {
+            return Granting::Failed(EAGAIN_STATUS);
         }
         let size = self.size();
         let Some(rest) = size

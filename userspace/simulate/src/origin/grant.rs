@@ -101,6 +101,10 @@ impl Share {
         context: Context,
         todo: &mut Todo,
     ) -> Granting {
+        // It was asked for before the freeze: local tasks that took their turn with others have overtaken it. It comes again.
+        if self.state.borrow().is_frozen(index) {
+            return Granting::Failed(Errno::EAGAIN);
+        }
         let size = self.size();
         let Some(rest) = size
             .checked_sub(index * PAGE_BYTES as u64)
