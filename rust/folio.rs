@@ -185,7 +185,7 @@ impl Locked {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, also when the memory cgroup's limit is reached.
+    /// `EINTR`: killed. `ENOMEM`, also when the memory cgroup's limit is reached.
     ///
     /// # Safety
     ///

@@ -18,6 +18,7 @@
 #include <linux/sched/signal.h>
 #include <linux/stat.h>
 #include <linux/statfs.h>
+#include <linux/swap.h>
 #include <linux/uio.h>
 #include <linux/writeback.h>
 #include <linux/xarray.h>
@@ -33,11 +34,34 @@ struct folio *vremote_folio_find(struct address_space *mapping, unsigned long in
 	return IS_ERR(folio) ? NULL : folio;
 }
 
-/* FGP_* and the mapping's gfp mask are casts and inlines. */
+/*
+ * Inlines. Not __filemap_get_folio: no signal ends its wait for the lock, and whoever holds that may be waiting for the network. -EINTR:
+ * killed.
+ */
 int vremote_folio_create(struct address_space *mapping, unsigned long index, struct folio **folio)
 {
-	*folio = __filemap_get_folio(mapping, index, FGP_LOCK | FGP_CREAT | FGP_ACCESSED, mapping_gfp_mask(mapping));
-	return PTR_ERR_OR_ZERO(*folio);
+	int status;
+
+	for (;;) {
+		*folio = vremote_folio_find(mapping, index);
+		if (!*folio) {
+			status = vremote_folio_add(mapping, index, folio);
+			if (status == -EEXIST)
+				continue;
+			return status;
+		}
+		status = folio_lock_killable(*folio);
+		if (!status && (*folio)->mapping == mapping) {
+			folio_mark_accessed(*folio);
+			return 0;
+		}
+		if (!status)
+			folio_unlock(*folio);
+		folio_put(*folio);
+		*folio = NULL;
+		if (status)
+			return status;
+	}
 }
 
 /* Inline. */

@@ -260,6 +260,22 @@ impl Mapping {
         }
     }
 
+    /// [`Mapping::create`] of a task that may be killed: `EINTR`.
+    pub async fn create_killable(&self, index: u64) -> Result<Locked> {
+        loop {
+            let Some(folio) = self.find(index) else {
+                if let Some(folio) = self.add(index) {
+                    return Ok(folio);
+                }
+                continue;
+            };
+            let folio = folio.lock_killable().await?;
+            if folio.is_attached() {
+                return Ok(folio);
+            }
+        }
+    }
+
     /// Removes a folio, dirty or not.
     pub fn remove(&self, folio: &Locked) {
         if folio.attached.replace(false) {

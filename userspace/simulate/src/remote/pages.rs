@@ -474,7 +474,8 @@ impl Inode {
         loop {
             self.settle(page).await?;
             let seen = self.changes.seen();
-            let folio = self.mapping.create(page).await;
+            // Whoever holds the lock may be waiting for the network.
+            let folio = self.mapping.create_killable(page).await?;
             let (copy, failures, refusals, error) = {
                 let state = self.state.borrow();
                 (
