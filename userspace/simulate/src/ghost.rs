@@ -192,6 +192,12 @@ pub struct Ghost {
     /// Stamps that took effect: when, and in which life of the origin.
     effects: BTreeMap<Stamp, (Time, usize)>,
     losses: Vec<Loss>,
+    /// Bytes that never came to their origin: by whom, of which file, when they were written.
+    stranded: Vec<(usize, Page, Time)>,
+    /// When a node crashed last.
+    deaths: BTreeMap<usize, Time>,
+    /// When a node noted last that bytes of it are lost: node, origin, file.
+    reports: BTreeMap<(usize, usize, usize), Time>,
     /// Sessions that ended by a fence: the origin's epoch, and when.
     fenced: BTreeMap<u64, Time>,
     violation: Option<String>,
@@ -215,6 +221,9 @@ impl Ghost {
             lives: lives.collect(),
             effects: BTreeMap::new(),
             losses: Vec::new(),
+            stranded: Vec::new(),
+            deaths: BTreeMap::new(),
+            reports: BTreeMap::new(),
             fenced: BTreeMap::new(),
             violation: None,
         }
@@ -380,6 +389,11 @@ impl Ghost {
                 "{page} is taken back in version {stamp}, of nobody"
             ));
         };
+        let stranded: Vec<_> = history.versions[home + 1..]
+            .iter()
+            .filter(|version| version.returned.is_some() && version.lost.is_none())
+            .filter_map(|version| Some((version.writer?, page, version.since)))
+            .collect();
         if place < history.synced {
             let synced = history.versions[history.synced].stamp;
             self.fail(format!(
@@ -391,7 +405,29 @@ impl Ghost {
                 "{page} is taken back in version {stamp}, and the origin had {home}"
             ));
         }
+        self.stranded.extend(stranded);
         self.put_back(page, place, stamp, false);
+    }
+
+    /// A node notes that bytes it wrote to a file are lost.
+    pub fn reported(&mut self, node: usize, file: Page) {
+        let key = (node, file.origin, file.file);
+        self.reports.insert(key, self.now);
+    }
+
+    /// At the end, when everybody knows of everything: whoever still had bytes that never came to their origin has noted that they are lost.
+    pub fn all_is_reported(&mut self) {
+        let silent = self.stranded.iter().find(|(node, page, since)| {
+            let report = self.reports.get(&(*node, page.origin, page.file));
+            report
+                .max(self.deaths.get(node))
+                .is_none_or(|last| last < since)
+        });
+        if let Some((node, page, since)) = silent {
+            let text =
+                format!("n{node} did not note that what it wrote to {page} at {since} is lost");
+            self.fail(text);
+        }
     }
 
     fn put_back(&mut self, page: Page, place: usize, stamp: Stamp, by_disk: bool) {
@@ -596,6 +632,7 @@ impl Ghost {
     /// A node crashed: nobody is left there to be told of losses.
     pub fn died(&mut self, node: usize) {
         self.losses.retain(|loss| loss.node != node);
+        self.deaths.insert(node, self.now);
     }
 }
 

@@ -811,6 +811,7 @@ async fn verify(world: &Rc<World>) {
         }
     }
     wait_until(world, world.sim.now() + 5 * SECOND).await;
+    world.ghost(Ghost::all_is_reported);
     if let Some(text) = world.leftover() {
         world.fail(format!("after everything {text}"));
     }

@@ -412,6 +412,8 @@ impl Inode {
         node.note(&[6, u64::from(origin), file as u64, bytes], || {
             format!("{bytes} bytes written to n{origin}/{file} are lost: {error:?}")
         });
+        node.world
+            .ghost(|ghost| ghost.reported(node.number, self.page(0)));
     }
 }
 
