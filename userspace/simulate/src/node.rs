@@ -201,10 +201,10 @@ impl Node {
             4 + u64::from(sent),
             other as u64,
             h.kind as u64,
-            u64::from(h.flags) << 16 | u64::from(h.status),
+            (u64::from(h.flags) << 16) | u64::from(h.status),
             h.seq,
             h.request,
-            h.file << 32 | h.index,
+            (h.file << 32) | h.index,
             h.size,
             h.epoch ^ h.peer_epoch,
         ];
