@@ -14,9 +14,15 @@ use kernel::{
     sync::{new_mutex, Mutex},
 };
 
-use super::share::{OwnFile, Share};
+use super::{
+    serve,
+    share::{OwnFile, Share},
+};
 use crate::bindings;
-use crate::net::{exchange::next_request, peer};
+use crate::net::{
+    exchange::next_request,
+    peer::{self, Peer},
+};
 use crate::proto::{
     limits::{MAX_LOCK_OWNERS, MAX_SIZE},
     nodes::{Node, NodeSet},
@@ -70,14 +76,19 @@ fn raw(lock: &Lock) -> bindings::vremote_lock {
 }
 
 impl Share {
-    /// Locks, unlocks or tests for an owner at `node`, which has the file open. Gives what is in the way to a test, else the lock as it
-    /// is now. Work item; sleeps, but does not wait for anybody's lock.
+    /// Locks, unlocks or tests, as `header` asks, for an owner at `peer`, which has the file open. Gives what is in the way to a test, else
+    /// the lock as it is now. Work item; sleeps, but does not wait for anybody's lock.
     ///
     /// # Errors
     ///
-    /// `EAGAIN`: somebody else holds it. `ENOLCK`: too many owners. `ENOMEM`, and those of the file system.
-    pub(super) fn lock(&self, node: Node, lock: &Lock) -> Result<Lock> {
+    /// `EAGAIN`: somebody else holds it. `ESTALE`: the session is over, and nobody would unlock it. `ENOLCK`: too many owners. `ENOMEM`, and those of the file system.
+    pub(super) fn lock(&self, peer: &Peer, header: &Header, lock: &Lock) -> Result<Lock> {
+        let node = peer.slot;
         let mut state = self.locks.state.lock();
+        // With the lock held: what is locked until now is found by `unlock_all`.
+        if !serve::is_current(peer, header) {
+            return Err(ESTALE);
+        }
         let known = state.holders.iter().position(|holder| {
             (holder.node, holder.owner, holder.flock) == (node, lock.owner, lock.flock)
         });

@@ -430,7 +430,7 @@ fn with_file(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Ans
         }
         Kind::Lock => {
             let lock = Lock::decode(payload).ok_or(EINVAL)?;
-            let found = share.lock(peer.slot, &lock)?;
+            let found = share.lock(peer, header, &lock)?;
             answer.payload[..LOCK_BYTES].copy_from_slice(&found.encode());
             answer.length = LOCK_BYTES;
             Ok(())
@@ -669,9 +669,9 @@ pub(super) fn refused(path: &[u8]) -> Error {
 }
 
 /// Whether the session in which this was asked lasts: a work item may come to it only after that has ended. With the lock of a share's
-/// state held, what is counted there if so is found by [`super::peer_gone`]. In this order: the peer's epoch may come into force again
+/// state (or locks) held, what is noted there if so is found by [`super::peer_gone`]. In this order: the peer's epoch may come into force again
 /// after a fence, under another one of ours.
-fn is_current(peer: &Peer, header: &Header) -> bool {
+pub(super) fn is_current(peer: &Peer, header: &Header) -> bool {
     header.epoch == peer.epoch() && header.peer_epoch == peer.own_epoch()
 }
 
