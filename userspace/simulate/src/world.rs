@@ -740,10 +740,6 @@ async fn direct(world: Rc<World>) {
         health.full.set(false);
         health.unreadable.set(false);
         health.unwritable.set(false);
-        let now = sim.now();
-        let place = &mut world.places.borrow_mut()[number];
-        // What was put off until then comes no earlier.
-        place.paused = place.paused.min(now);
     }
     for number in 0..world.shape.nodes {
         if world.node(number).is_none() {
@@ -751,6 +747,9 @@ async fn direct(world: Rc<World>) {
         }
     }
     world.ending.set(true);
+    // What was put off until the end of a pause comes no earlier.
+    let paused = world.places.borrow().iter().map(|place| place.paused).max();
+    wait_until(&world, paused.unwrap_or(0)).await;
     settle(&world).await;
     verify(&world).await;
     if world.failure.borrow().is_none() {
@@ -771,8 +770,7 @@ async fn wait_until(world: &Rc<World>, time: Time) {
 async fn settle(world: &Rc<World>) {
     let shape = &world.shape;
     let round = 2 * shape.timeout + shape.lease + shape.lease / 8;
-    let paused = world.places.borrow().iter().map(|place| place.paused).max();
-    let end = world.sim.now().max(paused.unwrap_or(0)) + 3 * round + 10 * SECOND;
+    let end = world.sim.now() + 3 * round + 10 * SECOND;
     loop {
         let rest = world.clients.get();
         if rest == 0 && world.calls.borrow().is_empty() && world.all_agree() {
