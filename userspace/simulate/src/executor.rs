@@ -39,7 +39,7 @@ pub struct TaskId {
 impl TaskId {
     /// A number that tells it from all others; never 0.
     pub fn number(self) -> u64 {
-        u64::from(self.generation) << 32 | u64::from(self.place) + 1
+        (u64::from(self.generation) << 32) | (u64::from(self.place) + 1)
     }
 }
 
