@@ -9,13 +9,6 @@
 . "$(dirname "$0")/../lib.sh"
 . "$TOP/scripts/tests/programs/agents.sh"
 
-# reload PARAMETERS: the module anew in the first two nodes, which know nobody then.
-reload() {
-	local k
-	for k in 1 2; do
-		sh_on $k 'umount /vremote; vremote clear && rmmod vremote && insmod /root/vremote.ko $1 && mount -t vremote vremote /vremote' "$*" || return 1
-	done
-}
 expect "without keys" reload plain=1
 for k in 1 2; do
 	# The tool would take the keys of before.

@@ -12,13 +12,6 @@ LOG=/sys/kernel/debug/vremote/keylog
 begin /srv/dissector
 f=$DIR/f
 
-# reload PARAMETERS: the module anew in the first two nodes, which know nobody then.
-reload() {
-	local k
-	for k in 1 2; do
-		sh_on $k 'umount /vremote; vremote clear && rmmod vremote && insmod /root/vremote.ko $1 && mount -t vremote vremote /vremote' "$*" || return 1
-	done
-}
 expect_fail "without keylog=1 there is no key log" on 1 test -e $LOG
 expect_fail "… and nothing about keys" sh_on 1 'vremote status | grep -q keylog'
 expect "with it" reload keylog=1

@@ -9,6 +9,7 @@
 #   ask NAME PYTHON         prints its answer          tell NAME PYTHON; answer NAME [SECONDS]   the same in two steps
 #   must NAME PYTHON        the same, for what prepares: a result line only if it fails
 #   check WHAT NAME PYTHON [WANTED]                    one result line: the answer must be WANTED (default: True)
+#   reload PARAMETERS       the module anew in nodes 1 and 2, which know nobody then
 #   program NAME            builds NAME.c and puts it into every node as $VT/NAME
 #   finish                  ends the agents; nothing may be open or exported any more
 
@@ -62,6 +63,13 @@ answer() {
 ask() {
 	tell "$1" "$2"
 	answer "$1" "${3:-}"
+}
+
+reload() {
+	local k
+	for k in 1 2; do
+		sh_on $k 'umount /vremote; vremote clear && rmmod vremote && insmod /root/vremote.ko $1 && mount -t vremote vremote /vremote' "$*" || return 1
+	done
 }
 
 # must NAME PYTHON: a step that prepares something; a result line only if it fails.
