@@ -10,7 +10,7 @@
 
 MIB=48 LEFT=30
 
-# The debug kernel takes a hundred times as long for each page that has to leave before another one finds room.
+# The debug kernel takes far longer for each page that has to leave before another one finds room.
 anew() { reload "$@" && "$TOP/scripts/cluster" peers; }
 [ "$VREMOTE_DEBUG" = 0 ] || ASK_SECONDS=900
 [ "$VREMOTE_DEBUG" = 0 ] || expect "calls may take a minute" anew timeout_ms=60000
