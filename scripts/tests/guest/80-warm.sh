@@ -54,6 +54,8 @@ step() {
 	expect_eq "… and then the states of origin and remote" "$(ask o "origin_state('$DIR/page')") $(ask r "remote_state('node1', $ino)")" "$5"
 }
 ino=$(ask o "os.fstat(page).st_ino")
+# Nothing of before is under way any more, and the kernel writes nothing back by itself.
+must r "run('echo 0 >/proc/sys/vm/dirty_writeback_centisecs'); wait(lambda: (lambda c: time.sleep(0.3) or not c.page_messages())(Change()), 100)"
 step "nothing read yet" r "0" "" "M I"
 step "the remote reads: one round trip" r "os.pread(page, 8, 0)" "GetShared:1 Grant:1" "S S"
 step "it reads again: nothing" r "os.pread(page, 8, 0)" "" "S S"
@@ -68,6 +70,7 @@ step "the remote writes what it does not have: one round trip" r "os.pwrite(page
 step "the origin writes: recalled" o "os.pwrite(page, b'origin', 8)" "Put:1 Recall:1" "M I"
 check "nothing was lost on the way" o "os.pread(page, 16, 0)" "b'remote\\x00\\x00origin\\x00\\x00'"
 step "a whole page is overwritten: one round trip" r "os.pwrite(page, b'x' * 4096, 0)" "GetModified:1 Grant:1" "I M"
+must r "run('echo 500 >/proc/sys/vm/dirty_writeback_centisecs')"
 note "bytes received for it: $(ask r "c.of('rx_bytes')")"
 
 # ---- not one message in 100 ms, as a predecessor
