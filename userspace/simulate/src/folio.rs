@@ -224,6 +224,15 @@ impl Mapping {
         folios.range(from..).next().map(|(_, folio)| folio.clone())
     }
 
+    /// The folio at this index, locked, if the kernel may drop it when memory is short: it is clean, and nobody else has a reference to it.
+    pub fn idle(&self, index: u64) -> Option<Locked> {
+        let folio = self.find(index)?.trylock()?;
+        // One is the mapping's, one is ours.
+        let used = Rc::strong_count(&folio) > 2;
+        let idle = !used && folio.uptodate() && !folio.dirty() && !folio.under_writeback();
+        idle.then_some(folio)
+    }
+
     /// A new folio, locked; `None`: there is one.
     pub fn add(&self, index: u64) -> Option<Locked> {
         let mut folios = self.folios.borrow_mut();

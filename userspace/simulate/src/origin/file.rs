@@ -335,16 +335,10 @@ impl LocalFile {
 
     /// Now and then it drops a clean one.
     pub fn reclaim(&self, index: u64) {
-        let Some(folio) = self.mapping.find(index) else {
+        let Some(folio) = self.mapping.idle(index) else {
             return;
         };
-        let Some(locked) = folio.trylock() else {
-            return;
-        };
-        if folio.dirty() || folio.under_writeback() || !folio.uptodate() {
-            return;
-        }
-        self.mapping.remove(&locked);
+        self.mapping.remove(&folio);
         // After an error of the disk that may be older.
         let stamp = self.disk.look(self.number, index);
         self.node().world.ghost(|ghost| {

@@ -330,10 +330,8 @@ impl Inode {
 
     /// Drops a clean page, as the kernel does when memory is short.
     pub fn reclaim(&self, index: u64) {
-        if let Some(folio) = self.mapping.find(index).and_then(|folio| folio.trylock()) {
-            if folio.uptodate() && !folio.dirty() && !folio.under_writeback() {
-                self.mapping.remove(&folio);
-            }
+        if let Some(folio) = self.mapping.idle(index) {
+            self.mapping.remove(&folio);
         }
     }
 }
