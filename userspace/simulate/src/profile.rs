@@ -4,7 +4,7 @@
 //! from the profile's name and the seed.
 
 use vremote_exercise::random::Random;
-use vremote_proto::limits::DEAF_US;
+use vremote_proto::limits::{CALL_TIMEOUT_US, DEAF_US};
 
 use crate::{
     executor::{Jitter, Time},
@@ -197,6 +197,8 @@ pub struct Shape {
     pub writes: u64,
     /// Of 16, so many change the size.
     pub resizes: u64,
+    /// Memory is short: an open may have to wait for it.
+    pub short: bool,
     /// Module parameter `timeout_ms`, microseconds.
     pub timeout: u64,
     /// Module parameter `lease_ms`, microseconds.
@@ -241,9 +243,14 @@ impl Shape {
             late: if rough { random.below(100_000) } else { 10_000 },
             lateness: *pick(random, &[2_000, 50_000, 1_000_000]),
         };
-        let timeout = random.between(2, 5) * SECOND;
-        let lease = random.between(DEAF_US / SECOND, 5) * SECOND;
         let quiet = matches!(profile, Profile::Calm | Profile::Rough);
+        let timeout = match random.between(2, 5) * SECOND {
+            // A `Put` is sent again once a second at worst: within less than this all its copies are lost now and then, and few calls may
+            // fail here.
+            _ if quiet || profile == Profile::Disk => CALL_TIMEOUT_US,
+            drawn => drawn,
+        };
+        let lease = random.between(DEAF_US / SECOND, 5) * SECOND;
         let end = random.between(6, 10) * SECOND + if quiet { 0 } else { 2 * lease + timeout };
         let mut shape = Shape {
             nodes,
@@ -254,6 +261,7 @@ impl Shape {
             think: *pick(random, &[4_000, 40_000, 400_000]),
             writes: random.between(2, 12),
             resizes: random.below(3),
+            short: profile == Profile::Crash,
             timeout,
             lease,
             gain: *pick(random, &[0, 100, 30_000]),

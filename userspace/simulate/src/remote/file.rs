@@ -23,7 +23,7 @@ use crate::{
     },
     node::Node,
     origin::serve,
-    wait::{Changes, Result, Wait},
+    wait::{sleep, Changes, Result, Wait},
 };
 
 /// `Write` messages of one system call that are in flight at once.
@@ -103,6 +103,11 @@ impl Handle {
             close_at(peer, session_of(answer), answer.file);
         };
         let answer = call_or(peer, header, &serve::path(number), Some(undo)).await?;
+        let sim = &node.world.sim;
+        if node.world.shape.short && sim.below(8) == 0 {
+            // For its inode; meanwhile the session may end.
+            sleep(sim, sim.below(1_000_000)).await;
+        }
         let attributes = Attributes::decode(&answer.payload).ok_or(Errno::EPROTO)?;
         let header = answer.header;
         let session = session_of(&header);
