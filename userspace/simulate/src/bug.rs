@@ -3,6 +3,15 @@
 //! Planted bugs: a simulation that finds none of them proves nothing.
 //!
 //! Each is a way in which what is around the protocol's pure files could be wrong when something fails.
+//!
+//! One is not among them, because another precaution keeps it from doing harm: that a lease outlives the session in which it was granted.
+//! In the next session it could matter only between a fence and its own end. That comes not later than `lease_ms` after the session has
+//! begun, as no hello of the old one left later. A node that has been granted a lease in the new session is not fenced before that one is
+//! over as well. One that has not is suspected only when a round has waited for it for `timeout_ms` (or when it has been silent for
+//! `lease_ms`: then the old lease is over), and `Term::close` leaves it `DEAF_US` more. So it takes a lease longer than these two together,
+//! which nobody has by default, and few runs have; that the first hello of a session is lost; and that the node is cut off before the next
+//! one, a quarter of a second later, but has been granted a page by then. The model of leases (`userspace/model`), whose times are free,
+//! has that bug and finds it.
 
 /// A bug for the checks to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +30,6 @@ pub enum Bug {
     RestartKeepsGrants,
     /// Messages of any epoch are taken.
     OldEpochTaken,
-    /// A lease outlives the session in which it was granted.
-    LeaseOutlivesSession,
     /// Nobody looks at the lease before a read or a write returns.
     NotConfirmed,
     /// Replies to requests that must not run twice are forgotten within a session.
@@ -75,7 +82,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 32] = [
+    pub const ALL: [Bug; 31] = [
         Bug::LeaseFromAnswer,
         Bug::GrantedWhileClosed,
         Bug::FencedWithoutMargin,
@@ -83,7 +90,6 @@ impl Bug {
         Bug::FencedWithinSession,
         Bug::RestartKeepsGrants,
         Bug::OldEpochTaken,
-        Bug::LeaseOutlivesSession,
         Bug::NotConfirmed,
         Bug::RepliesForgotten,
         Bug::RunsTwice,

@@ -478,9 +478,7 @@ impl Peer {
                 self.own_epoch.set(node.world.new_epoch(node.home()));
             }
             link.term = Term::default();
-            if !node.world.has(Bug::LeaseOutlivesSession) {
-                self.lease.set(0);
-            }
+            self.lease.set(0);
             self.answered.set(0);
             let epoch = core::mem::take(&mut link.next_epoch);
             if epoch != 0 {
