@@ -576,8 +576,7 @@ impl Inode {
         attached
     }
 
-    /// The life of this file id, if it is the present one, and of this session. (An id that was replaced since the session was looked at
-    /// belongs to a later one.)
+    /// The present life, if it is that of this file id in this session.
     fn attached(&self, file: u64, session: (u64, u64)) -> Option<u64> {
         let state = self.state.lock();
         (state.file == file && self.peer.session() == session).then_some(state.lives)
