@@ -679,13 +679,20 @@ pub(super) fn is_current(peer: &Peer, header: &Header) -> bool {
 ///
 /// # Errors
 ///
-/// `ESTALE`: the session is over, and nobody would take the open back. `EAGAIN`, `ENOMEM`.
+/// `ESTALE`: the session is over, and nobody would take the open back. `ENOMEM`.
 fn count_open(share: &Share, peer: &Peer, header: &Header, write: bool) -> Result<bool> {
     let node = peer.slot;
-    // A statement of its own: the lock must not be held while memory is allocated.
-    let wanted = share.state.lock().opens.len() + 4;
-    let mut room = KVec::with_capacity(wanted, GFP_KERNEL)?;
-    let mut state = share.state.lock();
+    // Other nodes may take the room that was found, or made, before the lock is held again; it must not be held while memory is allocated.
+    let mut room = KVec::new();
+    let mut state = loop {
+        let state = share.state.lock();
+        let used = state.opens.len();
+        if used < state.opens.capacity().max(room.capacity()) {
+            break state;
+        }
+        drop(state);
+        room = KVec::with_capacity(used + 4, GFP_KERNEL)?;
+    };
     if state.dead {
         return Ok(false);
     }
@@ -699,7 +706,7 @@ fn count_open(share: &Share, peer: &Peer, header: &Header, write: bool) -> Resul
                 state
                     .opens
                     .push_within_capacity(*opens)
-                    .map_err(|_| EAGAIN)?;
+                    .map_err(|_| ENOMEM)?;
             }
         }
         state
@@ -710,7 +717,7 @@ fn count_open(share: &Share, peer: &Peer, header: &Header, write: bool) -> Resul
                 writers: 0,
                 touched: 0,
             })
-            .map_err(|_| EAGAIN)?;
+            .map_err(|_| ENOMEM)?;
     }
     if let Some(opens) = state.opens_of(node) {
         let counter = if write {

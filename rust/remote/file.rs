@@ -28,7 +28,7 @@ use crate::net::{
     peer::Peer,
 };
 use crate::proto::{
-    copy::Copy,
+    copy::{Copy, Want},
     limits::{MAX_BATCH_PAGES, MAX_WRITE, PAGE_BYTES},
     wire::{flags, Attributes, Header, Kind, OPEN_TO_RUN},
 };
@@ -431,7 +431,7 @@ impl Inode {
     /// Reads in this life with `read`, which ends in `EIO` where a page could not be had; before that makes sure that the size is known well
     /// enough to read `count` bytes at `position()`.
     fn read_known(
-        &self,
+        self: &Arc<Inode>,
         life: u64,
         position: impl Fn() -> u64,
         count: u64,
@@ -448,22 +448,16 @@ impl Inode {
             if position() >= self.size() {
                 return Ok(0);
             }
-            let (failures, refusals) = {
-                let state = self.state.lock();
-                (state.failures, state.refusals)
-            };
             let done = read();
             if done != EIO.to_errno() as isize {
                 self.confirm(life)?;
                 return Ok(done);
             }
-            let state = self.state.lock();
-            if state.failures != failures {
-                return Err(state.error);
-            }
-            refused = state.refusals != refusals;
-            if !refused {
-                return Ok(done);
+            // It stopped at the page that is not here.
+            match self.explain(position() / PAGE_BYTES as u64) {
+                // Another node has cut the file.
+                Err(error) if error == ENODATA => refused = true,
+                explained => explained?,
             }
         }
         Err(EIO)
@@ -693,7 +687,7 @@ fn bytes_away(kept: &Inode, position: u64, bytes: usize) -> usize {
 ///
 /// # Errors
 ///
-/// `EFAULT`, and those of [`Inode::own`].
+/// `EFAULT`, and those of [`Inode::obtain`].
 fn write_cached(kept: &Arc<Inode>, from: &mut IovIterSource<'_>, position: u64) -> Result<usize> {
     let page = position / PAGE_BYTES as u64;
     let at = position as usize % PAGE_BYTES;
@@ -707,7 +701,7 @@ fn write_cached(kept: &Arc<Inode>, from: &mut IovIterSource<'_>, position: u64) 
         }
         let copied = {
             let _claim = kept.claim(page)?;
-            let folio = kept.own(page, more.min(MAX_BATCH_PAGES - 1))?;
+            let folio = kept.obtain(page, Want::Write, more.min(MAX_BATCH_PAGES - 1))?;
             // Nobody can cut the file in this page, or before it, without taking the page away: what the size says now is final.
             if position + bytes as u64 > kept.size() {
                 return Err(ENODATA);

@@ -22,7 +22,7 @@ use super::{
     state::Inode,
 };
 use crate::bindings;
-use crate::proto::limits::PAGE_BYTES;
+use crate::proto::{copy::Want, limits::PAGE_BYTES};
 
 const LOCKED: vm_fault_t = bindings::vm_fault_reason_VM_FAULT_LOCKED;
 const NOPAGE: vm_fault_t = bindings::vm_fault_reason_VM_FAULT_NOPAGE;
@@ -174,7 +174,7 @@ fn own(kept: &Opened, page: u64, mapped: Option<NonNull<bindings::folio>>) -> Re
     let claim = kept.claim(page)?;
     // Before the folio is locked: a recall may have to come first.
     kept.confirm(kept.life)?;
-    let folio = kept.own(page, ahead(kept, page))?;
+    let folio = kept.obtain(page, Want::Write, ahead(kept, page))?;
     claim.linger();
     if Some(folio.as_ptr()) != mapped.map(NonNull::as_ptr) || !inside(kept, page) {
         // The page had been taken away meanwhile, or cut off: the next fault finds what is there now.

@@ -15,7 +15,10 @@ use kernel::{
     bindings::{address_space, file, folio, readahead_control},
     ffi::c_int,
     prelude::*,
-    sync::Arc,
+    sync::{
+        atomic::{ordering::Relaxed, Atomic},
+        Arc,
+    },
 };
 
 use core::ptr::NonNull;
@@ -47,10 +50,31 @@ pub(super) enum Hold {
     Upgrade(Folio),
 }
 
+/// Why a page was refused, for the one call that had it asked for: nobody else's fails for it. Written under the lock of the state while
+/// the page is in flight.
+struct Refusal(Atomic<c_int>);
+
+impl Refusal {
+    /// `ENOMEM`.
+    fn new() -> Result<Arc<Refusal>> {
+        Ok(Arc::new(Refusal(Atomic::new(0)), GFP_KERNEL)?)
+    }
+
+    fn note(&self, error: Error) {
+        self.0.store(error.to_errno(), Relaxed);
+    }
+
+    fn check(&self) -> Result {
+        kernel::error::to_result(self.0.load(Relaxed))
+    }
+}
+
 /// A page in flight.
 pub(super) struct Slot {
     pending: Pending,
     hold: Hold,
+    /// `None`: nobody is told, as the page was asked for ahead, or is read by way of the kernel.
+    refusal: Option<Arc<Refusal>>,
     /// The answer was of no use: the work item asks again. No request is in flight.
     again: bool,
     /// The grant of which some pieces are here: its seq, and which.
@@ -58,12 +82,20 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    fn new(pending: Pending, hold: Hold) -> Slot {
+    fn new(pending: Pending, hold: Hold, refusal: Option<Arc<Refusal>>) -> Slot {
         Slot {
             pending,
             hold,
+            refusal,
             again: false,
             arriving: (0, PageAssembly::new(&Header::new(Kind::Grant))),
+        }
+    }
+
+    /// Tells who asked why there will be no grant. The state is locked.
+    fn note(&self, error: Error) {
+        if let Some(refusal) = &self.refusal {
+            refusal.note(error);
         }
     }
 
@@ -137,12 +169,18 @@ impl State {
         })
     }
 
-    /// Notes that a Get failed.
-    pub(super) fn fail(&mut self, error: Error) {
-        self.failures = self.failures.wrapping_add(1);
-        self.error = error;
+    /// Notes why a page was refused that somebody waits for.
+    fn note_refused(&mut self, error: Error) {
         if error == ETIMEDOUT || error == ENOTCONN {
-            self.silent_since = net::now_us();
+            self.silence = Some((net::now_us(), error));
+        }
+    }
+
+    /// The error of a Get that ended without any answer a moment ago.
+    fn check_silence(&self) -> Result {
+        match self.silence {
+            Some((since, error)) if net::now_us() < since + SILENCE_US => Err(error),
+            _ => Ok(()),
         }
     }
 
@@ -220,15 +258,17 @@ impl Exchange for Get {
 
 impl Inode {
     /// Asks for as many of `folios` as one request can: pages in a row, each locked, in this mapping and not uptodate. Takes those that it
-    /// asked for out of the front, and says how many; 0: the first one cannot be asked for now, wait for a change. May sleep for memory.
+    /// asked for out of the front, and says how many; 0: the first one cannot be asked for now, wait for a change. `refusal`: the first one's. May
+    /// sleep for memory.
     ///
     /// # Errors
     ///
     /// `ESTALE`: the session in which the file was opened is over. `ENOTCONN`: the peer was removed. `ENOMEM`.
-    pub(super) fn ask(
+    fn ask(
         self: &Arc<Inode>,
         want: Want,
         folios: &mut [Option<Locked>],
+        mut refusal: Option<Arc<Refusal>>,
     ) -> Result<usize> {
         let limit = folios.len().min(MAX_BATCH_PAGES);
         let folios = &mut folios[..limit];
@@ -260,7 +300,7 @@ impl Inode {
                 let Some(folio) = folio.take() else {
                     break;
                 };
-                let slot = Slot::new(Pending::new(id, want), Hold::Fill(folio));
+                let slot = Slot::new(Pending::new(id, want), Hold::Fill(folio), refusal.take());
                 let pushed = slots.push_within_capacity(Some(slot));
                 debug_assert!(pushed.is_ok());
                 if given_up != 0 {
@@ -300,12 +340,13 @@ impl Inode {
     }
 
     /// Asks for ownership of a page that is readable here, and of up to `more` behind it that are, too: one request for all of them.
-    /// `false`: the first one is not, or it is in flight; look again. May sleep for memory.
+    /// `false`: the first one is not, or it is in flight; look again. `refusal`: the first one's. May sleep for memory.
     ///
     /// # Errors
     ///
     /// As [`Inode::ask`].
-    fn upgrade(self: &Arc<Inode>, first: u64, more: usize) -> Result<bool> {
+    fn upgrade(self: &Arc<Inode>, first: u64, more: usize, refusal: &Arc<Refusal>) -> Result<bool> {
+        let mut refusal = Some(refusal.clone());
         let limit = more.min(MAX_BATCH_PAGES - 1) + 1;
         let mut slots = KVec::with_capacity(limit, GFP_KERNEL)?;
         let header = {
@@ -320,7 +361,11 @@ impl Inode {
                 let Some(folio) = readable.filter(|_| !state.in_flight(page)) else {
                     break;
                 };
-                let slot = Slot::new(Pending::new(id, Want::Write), Hold::Upgrade(folio));
+                let slot = Slot::new(
+                    Pending::new(id, Want::Write),
+                    Hold::Upgrade(folio),
+                    refusal.take(),
+                );
                 slots.push_within_capacity(Some(slot)).map_err(|_| ENOMEM)?;
             }
             let count = slots.len();
@@ -369,8 +414,11 @@ impl Inode {
         let request = {
             let mut state = self.state.lock();
             let position = state.gets.iter().position(|request| request.id == id);
-            if position.is_some() {
-                state.fail(error);
+            if let Some(position) = position {
+                for slot in state.gets[position].slots.iter().flatten() {
+                    slot.note(error);
+                }
+                state.note_refused(error);
             }
             position.and_then(|position| state.gets.remove(position).ok())
         };
@@ -397,11 +445,7 @@ impl Inode {
             else {
                 return true;
             };
-            // Nobody may want it yet, so nobody is to fail for it.
-            let ahead = {
-                let request = &state.gets[position];
-                request.want == Want::Write && page != request.first
-            };
+            let want = state.gets[position].want;
             let Some(place) = state.gets[position].slot_mut(page) else {
                 return false;
             };
@@ -416,19 +460,15 @@ impl Inode {
             }
             if header.status != 0 {
                 let error = Error::from_errno(-c_int::from(header.status));
-                // It came to the origin between the end of one descriptor and the beginning of another, whose calls are not to fail for it.
-                let between = error == EBADF && state.readers + state.writers != 0;
-                if between || error == EBUSY || error == ENOMEM || error == EAGAIN {
+                if error == EBUSY || error == ENOMEM || error == EAGAIN {
                     // It will pass: the request is sent again, with growing pauses, until its deadline.
                     return false;
                 }
+                slot.note(error);
+                let awaited = want == Want::Read || slot.refusal.is_some();
                 refused = place.take();
-                if ahead {
-                    // Whoever comes to it asks again.
-                } else if error == ENODATA {
-                    state.refusals = state.refusals.wrapping_add(1);
-                } else {
-                    state.fail(error);
+                if awaited {
+                    state.note_refused(error);
                 }
             } else {
                 let mut copy = self.copy(page);
@@ -449,7 +489,7 @@ impl Inode {
                 ) {
                     GrantVerdict::Accept => {
                         fill = place.take();
-                        state.silent_since = 0;
+                        state.silence = None;
                         self.set_copy(state, page, copy);
                     }
                     GrantVerdict::Retry if matches!(slot.hold, Hold::Fill(_)) => {
@@ -519,6 +559,7 @@ impl Inode {
                 want,
                 Slot {
                     hold: Hold::Fill(folio),
+                    refusal,
                     ..
                 },
             )) = found
@@ -526,11 +567,8 @@ impl Inode {
                 return;
             };
             let mut folio = [Some(folio)];
-            let asked = self.ask(want, &mut folio);
-            if let Err(error) = asked {
-                self.state.lock().fail(error);
-            }
-            // Not asked for, although nothing else can be in flight while the folio is locked: whoever waits for it will ask.
+            // If it cannot be asked for, whoever waits for it will ask, and hear why.
+            let _ = self.ask(want, &mut folio, refusal);
             if let Some(folio) = folio[0].take() {
                 drop(folio.end_read(false));
                 self.changes.happen();
@@ -538,48 +576,53 @@ impl Inode {
         }
     }
 
-    /// Makes the page ready to be written: its folio, locked and uptodate, with ownership. `more`: pages behind it that will be written
-    /// as well, to be asked for along with it. The caller has claimed the page. Sleeps.
+    /// Brings the page here: its folio, locked and uptodate, and to be written with ownership; for that the caller has claimed it. `more`:
+    /// pages behind it that will be wanted as well, to be asked for along with it. Sleeps.
     ///
     /// # Errors
     ///
     /// `EINTR`: killed. `ENODATA`: the page is beyond the end of the file. `ETIMEDOUT`, `ENOTCONN`, `ESTALE`, `ENOMEM`, or the origin's.
-    pub(super) fn own(self: &Arc<Inode>, page: u64, more: usize) -> Result<Locked> {
+    pub(super) fn obtain(self: &Arc<Inode>, page: u64, want: Want, more: usize) -> Result<Locked> {
         let end = net::now_us().saturating_add(2 * net::timeout_us());
-        let mut before = None;
+        let mut refusal = None;
         loop {
             self.settle(page)?;
             let seen = self.changes.seen();
             // SAFETY: The caller keeps the inode.
             let folio = unsafe { Locked::create(self.mapping(), page) }?;
-            let (copy, failures, refusals, error) = {
-                let state = self.state.lock();
-                (self.copy(page), state.failures, state.refusals, state.error)
+            let copy = {
+                let _state = self.state.lock();
+                self.copy(page)
             };
-            if folio.uptodate() && copy.may_write() {
+            if folio.uptodate() && (want == Want::Read || copy.may_write()) {
                 return Ok(folio);
             }
-            let (failures_before, refusals_before) = *before.get_or_insert((failures, refusals));
-            if refusals != refusals_before {
-                return Err(ENODATA);
-            }
-            if failures != failures_before {
-                return Err(error);
-            }
+            let refusal = match &refusal {
+                Some(refusal) => refusal,
+                None => refusal.insert(Refusal::new()?),
+            };
+            refusal.check()?;
             if net::now_us() > end {
                 return Err(ETIMEDOUT);
             }
             let asked = if !folio.uptodate() {
-                self.ask_for_run(folio, more)?
+                self.ask_for_run(folio, want, more, refusal)?
             } else {
                 drop(folio);
-                copy.have() && self.upgrade(page, more)?
+                copy.have() && self.upgrade(page, more, refusal)?
             };
             if !asked {
                 // On its way home, or about to be dropped.
                 self.changes.wait(seen, net::timeout_us(), Wait::Killable)?;
             }
         }
+    }
+
+    /// Why the kernel could not read the page, which says no more than `EIO`: asks for it once more. `Ok`: it is here now. Sleeps; errors as
+    /// [`Inode::obtain`].
+    pub(super) fn explain(self: &Arc<Inode>, page: u64) -> Result {
+        self.state.lock().check_silence()?;
+        self.obtain(page, Want::Read, 0).map(drop)
     }
 
     /// Waits until no request for the page is in flight. Sleeps; `EINTR`: killed.
@@ -593,8 +636,15 @@ impl Inode {
         }
     }
 
-    /// Asks for ownership of the page of `folio`, and of up to `more` pages behind it of which nothing is here. `false`: not now.
-    fn ask_for_run(self: &Arc<Inode>, folio: Locked, more: usize) -> Result<bool> {
+    /// Asks for the page of `folio`, and for up to `more` pages behind it of which nothing is here. `refusal`: the first one's. `false`: not
+    /// now.
+    fn ask_for_run(
+        self: &Arc<Inode>,
+        folio: Locked,
+        want: Want,
+        more: usize,
+        refusal: &Arc<Refusal>,
+    ) -> Result<bool> {
         let first = folio.index();
         let limit = more.min(MAX_BATCH_PAGES - 1);
         let mut folios = KVec::with_capacity(limit + 1, GFP_KERNEL)?;
@@ -609,7 +659,7 @@ impl Inode {
             };
             folios.push(Some(folio), GFP_KERNEL)?;
         }
-        let asked = self.ask(Want::Write, &mut folios);
+        let asked = self.ask(want, &mut folios, Some(refusal.clone()));
         for folio in folios
             .into_iter()
             .flatten()
@@ -676,7 +726,7 @@ pub(super) unsafe extern "C" fn readahead(control: *mut readahead_control) {
         }
         let mut rest = &mut folios[..];
         while !rest.is_empty() {
-            match inode.ask(Want::Read, rest) {
+            match inode.ask(Want::Read, rest, None) {
                 Ok(count) if count > 0 => rest = &mut rest[count..],
                 _ => {
                     // Not now: whoever reads this page asks for it.
@@ -695,17 +745,12 @@ impl Inode {
     ///
     /// A reader comes here after its readahead has failed: then it has waited for a silent origin once, and does not again.
     fn read(self: &Arc<Inode>, folio: Locked) -> Result {
-        {
-            let state = self.state.lock();
-            if state.silent_since != 0 && net::now_us() < state.silent_since + SILENCE_US {
-                return Err(state.error);
-            }
-        }
+        self.state.lock().check_silence()?;
         let end = net::now_us().saturating_add(2 * net::timeout_us());
         let mut folio = [Some(folio)];
         loop {
             let seen = self.changes.seen();
-            if self.ask(Want::Read, &mut folio)? > 0 {
+            if self.ask(Want::Read, &mut folio, None)? > 0 {
                 return Ok(());
             }
             self.changes.wait(seen, net::timeout_us(), Wait::Killable)?;

@@ -91,13 +91,8 @@ pub(super) struct State {
     stale: bool,
     /// How many file ids are over: ids of two sessions may be the same.
     lives: u64,
-    /// Gets, or pages of them, that failed, and why the last one did.
-    pub(super) failures: u32,
-    pub(super) error: Error,
-    /// When a Get last ended without any answer (microseconds), if nothing was granted since; else 0.
-    pub(super) silent_since: u64,
-    /// Pages refused because they are beyond the end of the file.
-    pub(super) refusals: u32,
+    /// When a Get last ended without any answer (microseconds), and with which error, if nothing was granted since.
+    pub(super) silence: Option<(u64, Error)>,
 }
 
 impl State {
@@ -284,10 +279,7 @@ impl Inode {
                     evicting: false,
                     stale: false,
                     lives: 0,
-                    failures: 0,
-                    error: EIO,
-                    silent_since: 0,
-                    refusals: 0,
+                    silence: None,
                 }),
                 // SAFETY: The slot is valid for writes.
                 words <- Opaque::ffi_init(|slot| unsafe { bindings::vremote_words_init(slot) }),
@@ -644,7 +636,6 @@ impl Inode {
             let mut state = self.state.lock();
             state.stale |= state.file != 0;
             state.lives += 1;
-            state.fail(ESTALE);
             // Their seqs mean nothing in the next session.
             state.jobs.clear();
             (

@@ -34,6 +34,10 @@ together() {
 together "every node shares a file" "put(f'$DIR/{me}', data($PAGES * PAGE, me)); fd = {me: share(f'$DIR/{me}')}"
 together "every node opens those of all others" "fd.update({k: remote(f'$DIR/{k}') for k in range(1, 9) if k != me})"
 together "… and reads them, all at once" "assert all(read_all(fd[k]) == data($PAGES * PAGE, k) for k in fd)"
+# Seven nodes' first opens of a file meet at its origin.
+must n1 "[put(f'$DIR/new{k}', b'new') for k in range(20)]; new = [share(f'$DIR/new{k}') for k in range(20)]"
+together "many files, opened by all at once" "new = new if me == 1 else [remote(f'$DIR/new{k}') for k in range(20)]"
+together "… and closed" "for n in new: os.close(n)"
 together "every node writes its bytes into every page of every file" "
 for k in fd:
     for p in range($PAGES):

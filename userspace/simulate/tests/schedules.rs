@@ -61,6 +61,14 @@ fn schedules(profile: Profile) -> (u64, u64) {
     (fences, crashes)
 }
 
+/// Schedules that once failed.
+#[test]
+fn found_before() {
+    // A Get was refused after its descriptor had been closed, and a read by the next descriptor failed for it.
+    let outcome = run(Profile::All, 9908, None, None);
+    assert_eq!(outcome.failure, None);
+}
+
 #[test]
 fn calm() {
     assert_eq!(schedules(Profile::Calm), (0, 0));

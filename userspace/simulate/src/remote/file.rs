@@ -8,6 +8,7 @@ use std::{cell::RefCell, rc::Rc};
 
 use nix::errno::Errno;
 use vremote_proto::{
+    copy::Want,
     limits::{MAX_BATCH_PAGES, MAX_WRITE, PAGE_BYTES},
     wire::{flags, Attributes, Header, Kind},
 };
@@ -172,10 +173,6 @@ impl Handle {
             if position >= inode.size() {
                 return Ok(Vec::new());
             }
-            let (failures, refusals) = {
-                let state = inode.state.borrow();
-                (state.failures, state.refusals)
-            };
             match inode.read_cached(first, pages).await {
                 Err(Errno::EIO) => {}
                 done => {
@@ -183,13 +180,9 @@ impl Handle {
                     return done;
                 }
             }
-            let state = inode.state.borrow();
-            if state.failures != failures {
-                return Err(state.error);
-            }
-            refused = state.refusals != refusals;
-            if !refused {
-                return Err(Errno::EIO);
+            match inode.explain(first).await {
+                Err(Errno::ENODATA) => refused = true,
+                explained => explained?,
             }
         }
         Err(Errno::EIO)
@@ -303,7 +296,7 @@ impl Inode {
     async fn write_cached(self: &Rc<Inode>, page: u64, stamps: &[Stamp]) -> Result {
         let _claim = self.claim(page);
         let more = (stamps.len() - 1).min(MAX_BATCH_PAGES - 1);
-        let folio = self.own(page, more).await?;
+        let folio = self.obtain(page, Want::Write, more).await?;
         if (page + 1) * PAGE_BYTES as u64 > self.size() {
             return Err(Errno::ENODATA);
         }

@@ -4,7 +4,7 @@
 //!
 //! Left out: memory that runs short; readahead is what a read of several pages asks for at once.
 
-use std::rc::Rc;
+use std::{cell::Cell, rc::Rc};
 
 use nix::errno::Errno;
 use vremote_proto::{
@@ -35,21 +35,40 @@ enum Hold {
     Upgrade(Rc<Folio>),
 }
 
+/// Why a page was refused, for the one call that had it asked for.
+#[derive(Default)]
+struct Refusal(Cell<Option<Errno>>);
+
+impl Refusal {
+    fn check(&self) -> Result {
+        self.0.get().map_or(Ok(()), Err)
+    }
+}
+
 /// A page in flight.
 pub struct Slot {
     pending: Pending,
     hold: Hold,
+    refusal: Option<Rc<Refusal>>,
     again: bool,
     arriving: (u64, PageAssembly),
 }
 
 impl Slot {
-    fn new(pending: Pending, hold: Hold) -> Slot {
+    fn new(pending: Pending, hold: Hold, refusal: Option<Rc<Refusal>>) -> Slot {
         Slot {
             pending,
             hold,
+            refusal,
             again: false,
             arriving: (0, PageAssembly::new(&Header::new(Kind::Grant))),
+        }
+    }
+
+    /// Tells who asked why there will be no grant.
+    fn note(&self, error: Errno) {
+        if let Some(refusal) = &self.refusal {
+            refusal.0.set(Some(error));
         }
     }
 
@@ -116,12 +135,18 @@ impl State {
         })
     }
 
-    /// Notes that a Get failed.
-    pub fn fail(&mut self, error: Errno, now: u64) {
-        self.failures = self.failures.wrapping_add(1);
-        self.error = error;
+    /// Notes why a page was refused that somebody waits for.
+    fn note_refused(&mut self, error: Errno, now: u64) {
         if error == Errno::ETIMEDOUT || error == Errno::ENOTCONN {
-            self.silent_since = now;
+            self.silence = Some((now, error));
+        }
+    }
+
+    /// The error of a Get that ended without any answer a moment ago.
+    fn check_silence(&self, now: u64) -> Result {
+        match self.silence {
+            Some((since, error)) if now < since + SILENCE_US => Err(error),
+            _ => Ok(()),
         }
     }
 
@@ -192,7 +217,12 @@ impl Exchange for Get {
 impl Inode {
     /// Asks for as many of `folios` as one request can: pages in a row, each locked and not uptodate. Takes those that it asked for out of
     /// the front, and says how many; 0: the first one cannot be asked for now.
-    pub fn ask(self: &Rc<Inode>, want: Want, folios: &mut [Option<Locked>]) -> Result<usize> {
+    fn ask(
+        self: &Rc<Inode>,
+        want: Want,
+        folios: &mut [Option<Locked>],
+        mut refusal: Option<Rc<Refusal>>,
+    ) -> Result<usize> {
         let node = self.node();
         let limit = folios.len().min(MAX_BATCH_PAGES);
         let folios = &mut folios[..limit];
@@ -217,7 +247,8 @@ impl Inode {
                 given_up = copy.lost();
                 state.set_copy(page, copy);
                 let Some(folio) = folio.take() else { break };
-                slots.push(Some(Slot::new(Pending::new(id, want), Hold::Fill(folio))));
+                let pending = Pending::new(id, want);
+                slots.push(Some(Slot::new(pending, Hold::Fill(folio), refusal.take())));
                 if given_up != 0 {
                     break;
                 }
@@ -250,7 +281,8 @@ impl Inode {
     }
 
     /// Asks for ownership of a page that is readable here, and of up to `more` behind it that are, too.
-    fn upgrade(self: &Rc<Inode>, first: u64, more: usize) -> Result<bool> {
+    fn upgrade(self: &Rc<Inode>, first: u64, more: usize, refusal: &Rc<Refusal>) -> Result<bool> {
+        let mut refusal = Some(refusal.clone());
         let node = self.node();
         let limit = more.min(MAX_BATCH_PAGES - 1) + 1;
         let mut slots = Vec::new();
@@ -265,7 +297,11 @@ impl Inode {
                     break;
                 };
                 let pending = Pending::new(id, Want::Write);
-                slots.push(Some(Slot::new(pending, Hold::Upgrade(folio))));
+                slots.push(Some(Slot::new(
+                    pending,
+                    Hold::Upgrade(folio),
+                    refusal.take(),
+                )));
             }
             let count = slots.len();
             if count == 0 {
@@ -306,7 +342,10 @@ impl Inode {
             let mut state = self.state.borrow_mut();
             let position = state.gets.iter().position(|request| request.id == id);
             position.map(|position| {
-                state.fail(error, now);
+                for slot in state.gets[position].slots.iter().flatten() {
+                    slot.note(error);
+                }
+                state.note_refused(error, now);
                 state.gets.remove(position)
             })
         };
@@ -333,8 +372,7 @@ impl Inode {
             };
             let mut copy = state.copy(page);
             let request = &mut state.gets[position];
-            // Nobody may want it yet, so nobody is to fail for it.
-            let ahead = request.want == Want::Write && page != request.first;
+            let want = request.want;
             let Some(place) = request.slot_mut(page) else {
                 return false;
             };
@@ -347,18 +385,17 @@ impl Inode {
                 }
                 node.note_message(false, self.peer.number(), header);
             }
-            let mut failed = None;
+            let mut awaited = None;
             if header.status != 0 {
                 let error = Errno::from_raw(i32::from(header.status));
-                // It came to the origin between the end of one descriptor and the beginning of another, whose calls are not to fail for it.
-                let between = error == Errno::EBADF && state.readers + state.writers != 0;
-                if between || matches!(error, Errno::EBUSY | Errno::ENOMEM | Errno::EAGAIN) {
+                if matches!(error, Errno::EBUSY | Errno::ENOMEM | Errno::EAGAIN) {
                     return false;
                 }
-                refused = place.take();
-                if !ahead {
-                    failed = Some(error);
+                slot.note(error);
+                if want == Want::Read || slot.refusal.is_some() {
+                    awaited = Some(error);
                 }
+                refused = place.take();
             } else {
                 let (data, valid) = match &slot.hold {
                     Hold::Fill(_) => (piece.is_some() && header.has(flags::DATA), false),
@@ -376,7 +413,7 @@ impl Inode {
                 match verdict {
                     GrantVerdict::Accept => {
                         fill = place.take();
-                        state.silent_since = 0;
+                        state.silence = None;
                         state.set_copy(page, copy);
                     }
                     GrantVerdict::Retry if matches!(slot.hold, Hold::Fill(_)) => {
@@ -387,10 +424,8 @@ impl Inode {
                     GrantVerdict::Ignore => return false,
                 }
             }
-            match failed {
-                Some(Errno::ENODATA) => state.refusals = state.refusals.wrapping_add(1),
-                Some(error) => state.fail(error, node.now_us()),
-                None => {}
+            if let Some(error) = awaited {
+                state.note_refused(error, node.now_us());
             }
             let request = &mut state.gets[position];
             request.left -= 1;
@@ -448,6 +483,7 @@ impl Inode {
                 want,
                 Slot {
                     hold: Hold::Fill(folio),
+                    refusal,
                     ..
                 },
             )) = found
@@ -455,10 +491,7 @@ impl Inode {
                 return;
             };
             let mut folio = [Some(folio)];
-            if let Err(error) = self.ask(want, &mut folio) {
-                let now = self.node().now_us();
-                self.state.borrow_mut().fail(error, now);
-            }
+            let _ = self.ask(want, &mut folio, refusal);
             if let Some(folio) = folio[0].take() {
                 folio.end_read(false);
                 self.changes.happen();
@@ -466,49 +499,42 @@ impl Inode {
         }
     }
 
-    /// Makes the page ready to be written: its folio, locked and uptodate, with ownership. The caller has claimed the page.
-    pub async fn own(self: &Rc<Inode>, page: u64, more: usize) -> Result<Locked> {
+    /// Brings the page here: its folio, locked and uptodate, and to be written with ownership; for that the caller has claimed it.
+    pub async fn obtain(self: &Rc<Inode>, page: u64, want: Want, more: usize) -> Result<Locked> {
         let node = self.node();
         let end = node.now_us().saturating_add(2 * node.timeout_us());
-        let mut before = None;
+        let refusal = Rc::new(Refusal::default());
         loop {
             self.settle(page).await?;
             let seen = self.changes.seen();
             // Whoever holds the lock may be waiting for the network.
             let folio = self.mapping.create_killable(page).await?;
-            let (copy, failures, refusals, error) = {
-                let state = self.state.borrow();
-                (
-                    state.copy(page),
-                    state.failures,
-                    state.refusals,
-                    state.error,
-                )
-            };
-            if folio.uptodate() && copy.may_write() {
+            let copy = self.state.borrow().copy(page);
+            if folio.uptodate() && (want == Want::Read || copy.may_write()) {
                 return Ok(folio);
             }
-            let (failures_before, refusals_before) = *before.get_or_insert((failures, refusals));
-            if refusals != refusals_before {
-                return Err(Errno::ENODATA);
-            }
-            if failures != failures_before {
-                return Err(error);
-            }
+            refusal.check()?;
             if node.now_us() > end {
                 return Err(Errno::ETIMEDOUT);
             }
             let asked = if !folio.uptodate() {
-                self.ask_for_run(folio, more)?
+                self.ask_for_run(folio, want, more, &refusal)?
             } else {
                 drop(folio);
-                copy.have() && self.upgrade(page, more)?
+                copy.have() && self.upgrade(page, more, &refusal)?
             };
             if !asked {
                 let timeout = node.timeout_us();
                 self.changes.wait(seen, timeout, Wait::Killable).await?;
             }
         }
+    }
+
+    /// Why the page could not be read: asks for it once more. `Ok`: it is here now.
+    pub async fn explain(self: &Rc<Inode>, page: u64) -> Result {
+        let now = self.node().now_us();
+        self.state.borrow().check_silence(now)?;
+        self.obtain(page, Want::Read, 0).await.map(drop)
     }
 
     async fn settle(&self, page: u64) -> Result {
@@ -522,7 +548,13 @@ impl Inode {
         }
     }
 
-    fn ask_for_run(self: &Rc<Inode>, folio: Locked, more: usize) -> Result<bool> {
+    fn ask_for_run(
+        self: &Rc<Inode>,
+        folio: Locked,
+        want: Want,
+        more: usize,
+        refusal: &Rc<Refusal>,
+    ) -> Result<bool> {
         let first = folio.index();
         let limit = more.min(MAX_BATCH_PAGES - 1);
         let mut folios = vec![Some(folio)];
@@ -535,7 +567,7 @@ impl Inode {
             };
             folios.push(Some(folio));
         }
-        let asked = self.ask(Want::Write, &mut folios);
+        let asked = self.ask(want, &mut folios, Some(refusal.clone()));
         for folio in folios
             .into_iter()
             .flatten()
@@ -554,7 +586,7 @@ impl Inode {
             .collect();
         let mut rest = &mut folios[..];
         while !rest.is_empty() {
-            match self.ask(Want::Read, rest) {
+            match self.ask(Want::Read, rest, None) {
                 Ok(count) if count > 0 => rest = &mut rest[count..],
                 _ => {
                     if let Some(folio) = rest[0].take() {
@@ -569,17 +601,12 @@ impl Inode {
     /// `read_folio`: asks for the page of a locked folio that is not uptodate.
     async fn read_folio(self: &Rc<Inode>, folio: Locked) -> Result {
         let node = self.node();
-        {
-            let state = self.state.borrow();
-            if state.silent_since != 0 && node.now_us() < state.silent_since + SILENCE_US {
-                return Err(state.error);
-            }
-        }
+        self.state.borrow().check_silence(node.now_us())?;
         let end = node.now_us().saturating_add(2 * node.timeout_us());
         let mut folio = [Some(folio)];
         loop {
             let seen = self.changes.seen();
-            if self.ask(Want::Read, &mut folio)? > 0 {
+            if self.ask(Want::Read, &mut folio, None)? > 0 {
                 return Ok(());
             }
             self.changes

@@ -57,14 +57,8 @@ pub struct State {
     pub claims: Vec<Claimed>,
     stale: bool,
     lives: u64,
-    /// Gets that failed, and why the last one did.
-    pub failures: u32,
-    /// See above.
-    pub error: Errno,
-    /// When a Get last ended without any answer; else 0.
-    pub silent_since: u64,
-    /// Pages refused because they are beyond the end of the file.
-    pub refusals: u32,
+    /// When a Get last ended without any answer, and with which error.
+    pub silence: Option<(u64, Errno)>,
 }
 
 impl State {
@@ -151,10 +145,7 @@ impl Inode {
                 claims: Vec::new(),
                 stale: false,
                 lives: 0,
-                failures: 0,
-                error: Errno::EIO,
-                silent_since: 0,
-                refusals: 0,
+                silence: None,
             }),
             changes: Changes::new(sim),
             work: Work::default(),
@@ -333,7 +324,6 @@ impl Inode {
             let mut state = self.state.borrow_mut();
             state.stale |= state.file != 0;
             state.lives += 1;
-            state.fail(Errno::ESTALE, node.now_us());
             if !node.world.has(Bug::OldJobsKept) {
                 state.jobs.clear();
             }
