@@ -453,11 +453,14 @@ impl Inode {
                 self.confirm(life)?;
                 return Ok(done);
             }
-            // It stopped at the page that is not here.
-            match self.explain(position() / PAGE_BYTES as u64) {
+            // The kernel does not say why, but it stopped at the page that could not be had: ask for that once more.
+            let page = position() / PAGE_BYTES as u64;
+            let obtained = self.obtain(page, Want::Read, 0).map(drop);
+            self.state.lock().usable_in(life)?;
+            match obtained {
                 // Another node has cut the file.
                 Err(error) if error == ENODATA => refused = true,
-                explained => explained?,
+                _ => obtained?,
             }
         }
         Err(EIO)

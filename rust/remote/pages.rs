@@ -39,8 +39,17 @@ use crate::proto::{
 };
 use crate::wait::Wait;
 
-/// How long after a Get without any answer the next one is not even tried by a reader.
-const SILENCE_US: u64 = 500_000;
+/// How long after a Get that failed the next one is not even tried by a reader.
+const KNOWN_US: u64 = 500_000;
+
+/// What the last Get that failed came to.
+pub(super) struct Failed {
+    /// `None`: there was no answer, which concerns every page.
+    page: Option<u64>,
+    error: Error,
+    /// Microseconds, [`net::now_us`].
+    since: u64,
+}
 
 /// What a page in flight does to its folio.
 pub(super) enum Hold {
@@ -169,17 +178,15 @@ impl State {
         })
     }
 
-    /// Notes why a page was refused that somebody waits for.
-    fn note_refused(&mut self, error: Error) {
-        if error == ETIMEDOUT || error == ENOTCONN {
-            self.silence = Some((net::now_us(), error));
-        }
-    }
-
-    /// The error of a Get that ended without any answer a moment ago.
-    fn check_silence(&self) -> Result {
-        match self.silence {
-            Some((since, error)) if net::now_us() < since + SILENCE_US => Err(error),
+    /// The error that a reader of this page need not wait for once more.
+    fn check_known(&self, page: u64) -> Result {
+        match &self.failed {
+            Some(failed)
+                if failed.page.is_none_or(|only| only == page)
+                    && net::now_us() < failed.since + KNOWN_US =>
+            {
+                Err(failed.error)
+            }
             _ => Ok(()),
         }
     }
@@ -418,7 +425,13 @@ impl Inode {
                 for slot in state.gets[position].slots.iter().flatten() {
                     slot.note(error);
                 }
-                state.note_refused(error);
+                if error == ETIMEDOUT || error == ENOTCONN {
+                    state.failed = Some(Failed {
+                        page: None,
+                        error,
+                        since: net::now_us(),
+                    });
+                }
             }
             position.and_then(|position| state.gets.remove(position).ok())
         };
@@ -458,6 +471,11 @@ impl Inode {
                 }
                 peer.count_received(header);
             }
+            let known = state.failed.as_ref();
+            let refutes = |only| only == page && header.status == 0;
+            if known.is_some_and(|failed| failed.page.is_none_or(refutes)) {
+                state.failed = None;
+            }
             if header.status != 0 {
                 let error = Error::from_errno(-c_int::from(header.status));
                 if error == EBUSY || error == ENOMEM || error == EAGAIN {
@@ -465,11 +483,16 @@ impl Inode {
                     return false;
                 }
                 slot.note(error);
-                let awaited = want == Want::Read || slot.refusal.is_some();
-                refused = place.take();
-                if awaited {
-                    state.note_refused(error);
+                // Whoever reads it by way of the kernel hears of it only so. Those two are no errors: another node has cut the file, and
+                // nobody had it open when this was asked.
+                if want == Want::Read && error != ENODATA && error != EBADF {
+                    state.failed = Some(Failed {
+                        page: Some(page),
+                        error,
+                        since: net::now_us(),
+                    });
                 }
+                refused = place.take();
             } else {
                 let mut copy = self.copy(page);
                 // An upgrade needs no data: while the copy may be read it has the bytes of the origin's last version. When it has been
@@ -489,7 +512,6 @@ impl Inode {
                 ) {
                     GrantVerdict::Accept => {
                         fill = place.take();
-                        state.silence = None;
                         self.set_copy(state, page, copy);
                     }
                     GrantVerdict::Retry if matches!(slot.hold, Hold::Fill(_)) => {
@@ -585,14 +607,15 @@ impl Inode {
     pub(super) fn obtain(self: &Arc<Inode>, page: u64, want: Want, more: usize) -> Result<Locked> {
         let end = net::now_us().saturating_add(2 * net::timeout_us());
         let mut refusal = None;
+        let mut again = false;
         loop {
             self.settle(page)?;
             let seen = self.changes.seen();
             // SAFETY: The caller keeps the inode.
             let folio = unsafe { Locked::create(self.mapping(), page) }?;
-            let copy = {
-                let _state = self.state.lock();
-                self.copy(page)
+            let (copy, known) = {
+                let state = self.state.lock();
+                (self.copy(page), state.check_known(page))
             };
             if folio.uptodate() && (want == Want::Read || copy.may_write()) {
                 return Ok(folio);
@@ -602,6 +625,11 @@ impl Inode {
                 None => refusal.insert(Refusal::new()?),
             };
             refusal.check()?;
+            // Those who waited for another one's request to a silent origin do not each send their own.
+            if want == Want::Read || again {
+                known?;
+            }
+            again = true;
             if net::now_us() > end {
                 return Err(ETIMEDOUT);
             }
@@ -616,13 +644,6 @@ impl Inode {
                 self.changes.wait(seen, net::timeout_us(), Wait::Killable)?;
             }
         }
-    }
-
-    /// Why the kernel could not read the page, which says no more than `EIO`: asks for it once more. `Ok`: it is here now. Sleeps; errors as
-    /// [`Inode::obtain`].
-    pub(super) fn explain(self: &Arc<Inode>, page: u64) -> Result {
-        self.state.lock().check_silence()?;
-        self.obtain(page, Want::Read, 0).map(drop)
     }
 
     /// Waits until no request for the page is in flight. Sleeps; `EINTR`: killed.
@@ -745,7 +766,7 @@ impl Inode {
     ///
     /// A reader comes here after its readahead has failed: then it has waited for a silent origin once, and does not again.
     fn read(self: &Arc<Inode>, folio: Locked) -> Result {
-        self.state.lock().check_silence()?;
+        self.state.lock().check_known(folio.index())?;
         let end = net::now_us().saturating_add(2 * net::timeout_us());
         let mut folio = [Some(folio)];
         loop {

@@ -31,7 +31,7 @@ use kernel::{
 };
 
 use super::{
-    pages::Request,
+    pages::{Failed, Request},
     recall::{Claimed, Outcome},
     writeback::Put,
 };
@@ -91,8 +91,8 @@ pub(super) struct State {
     stale: bool,
     /// How many file ids are over: ids of two sessions may be the same.
     lives: u64,
-    /// When a Get last ended without any answer (microseconds), and with which error, if nothing was granted since.
-    pub(super) silence: Option<(u64, Error)>,
+    /// The last Get that failed, if no answer has refuted it.
+    pub(super) failed: Option<Failed>,
 }
 
 impl State {
@@ -279,7 +279,7 @@ impl Inode {
                     evicting: false,
                     stale: false,
                     lives: 0,
-                    silence: None,
+                    failed: None,
                 }),
                 // SAFETY: The slot is valid for writes.
                 words <- Opaque::ffi_init(|slot| unsafe { bindings::vremote_words_init(slot) }),

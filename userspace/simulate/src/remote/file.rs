@@ -180,9 +180,11 @@ impl Handle {
                     return done;
                 }
             }
-            match inode.explain(first).await {
+            let obtained = inode.obtain(first, Want::Read, 0).await.map(drop);
+            inode.state.borrow().usable_in(life)?;
+            match obtained {
                 Err(Errno::ENODATA) => refused = true,
-                explained => explained?,
+                _ => obtained?,
             }
         }
         Err(Errno::EIO)

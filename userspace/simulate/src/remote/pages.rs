@@ -25,8 +25,16 @@ use crate::{
     wait::{Result, Wait},
 };
 
-/// How long after a Get without any answer the next one is not even tried by a reader.
-const SILENCE_US: u64 = 500_000;
+/// How long after a Get that failed the next one is not even tried by a reader.
+const KNOWN_US: u64 = 500_000;
+
+/// What the last Get that failed came to.
+pub struct Failed {
+    /// `None`: there was no answer, which concerns every page.
+    page: Option<u64>,
+    error: Errno,
+    since: u64,
+}
 
 enum Hold {
     /// To be filled; the lock keeps everybody else away from it.
@@ -135,17 +143,14 @@ impl State {
         })
     }
 
-    /// Notes why a page was refused that somebody waits for.
-    fn note_refused(&mut self, error: Errno, now: u64) {
-        if error == Errno::ETIMEDOUT || error == Errno::ENOTCONN {
-            self.silence = Some((now, error));
-        }
-    }
-
-    /// The error of a Get that ended without any answer a moment ago.
-    fn check_silence(&self, now: u64) -> Result {
-        match self.silence {
-            Some((since, error)) if now < since + SILENCE_US => Err(error),
+    /// The error that a reader of this page need not wait for once more.
+    fn check_known(&self, page: u64, now: u64) -> Result {
+        match &self.failed {
+            Some(failed)
+                if failed.page.is_none_or(|only| only == page) && now < failed.since + KNOWN_US =>
+            {
+                Err(failed.error)
+            }
             _ => Ok(()),
         }
     }
@@ -345,7 +350,13 @@ impl Inode {
                 for slot in state.gets[position].slots.iter().flatten() {
                     slot.note(error);
                 }
-                state.note_refused(error, now);
+                if matches!(error, Errno::ETIMEDOUT | Errno::ENOTCONN) {
+                    state.failed = Some(Failed {
+                        page: None,
+                        error,
+                        since: now,
+                    });
+                }
                 state.gets.remove(position)
             })
         };
@@ -385,15 +396,20 @@ impl Inode {
                 }
                 node.note_message(false, self.peer.number(), header);
             }
-            let mut awaited = None;
+            let known = state.failed.as_ref();
+            let refutes = |only| only == page && header.status == 0;
+            if known.is_some_and(|failed| failed.page.is_none_or(refutes)) {
+                state.failed = None;
+            }
+            let mut failed = None;
             if header.status != 0 {
                 let error = Errno::from_raw(i32::from(header.status));
                 if matches!(error, Errno::EBUSY | Errno::ENOMEM | Errno::EAGAIN) {
                     return false;
                 }
                 slot.note(error);
-                if want == Want::Read || slot.refusal.is_some() {
-                    awaited = Some(error);
+                if want == Want::Read && !matches!(error, Errno::ENODATA | Errno::EBADF) {
+                    failed = Some(error);
                 }
                 refused = place.take();
             } else {
@@ -413,7 +429,6 @@ impl Inode {
                 match verdict {
                     GrantVerdict::Accept => {
                         fill = place.take();
-                        state.silence = None;
                         state.set_copy(page, copy);
                     }
                     GrantVerdict::Retry if matches!(slot.hold, Hold::Fill(_)) => {
@@ -424,8 +439,12 @@ impl Inode {
                     GrantVerdict::Ignore => return false,
                 }
             }
-            if let Some(error) = awaited {
-                state.note_refused(error, node.now_us());
+            if let Some(error) = failed {
+                state.failed = Some(Failed {
+                    page: Some(page),
+                    error,
+                    since: node.now_us(),
+                });
             }
             let request = &mut state.gets[position];
             request.left -= 1;
@@ -504,6 +523,7 @@ impl Inode {
         let node = self.node();
         let end = node.now_us().saturating_add(2 * node.timeout_us());
         let refusal = Rc::new(Refusal::default());
+        let mut again = false;
         loop {
             self.settle(page).await?;
             let seen = self.changes.seen();
@@ -514,6 +534,10 @@ impl Inode {
                 return Ok(folio);
             }
             refusal.check()?;
+            if want == Want::Read || again {
+                self.state.borrow().check_known(page, node.now_us())?;
+            }
+            again = true;
             if node.now_us() > end {
                 return Err(Errno::ETIMEDOUT);
             }
@@ -528,13 +552,6 @@ impl Inode {
                 self.changes.wait(seen, timeout, Wait::Killable).await?;
             }
         }
-    }
-
-    /// Why the page could not be read: asks for it once more. `Ok`: it is here now.
-    pub async fn explain(self: &Rc<Inode>, page: u64) -> Result {
-        let now = self.node().now_us();
-        self.state.borrow().check_silence(now)?;
-        self.obtain(page, Want::Read, 0).await.map(drop)
     }
 
     async fn settle(&self, page: u64) -> Result {
@@ -601,7 +618,8 @@ impl Inode {
     /// `read_folio`: asks for the page of a locked folio that is not uptodate.
     async fn read_folio(self: &Rc<Inode>, folio: Locked) -> Result {
         let node = self.node();
-        self.state.borrow().check_silence(node.now_us())?;
+        let page = folio.index();
+        self.state.borrow().check_known(page, node.now_us())?;
         let end = node.now_us().saturating_add(2 * node.timeout_us());
         let mut folio = [Some(folio)];
         loop {

@@ -18,7 +18,7 @@ use vremote_proto::{
 };
 
 use super::{
-    pages::Request,
+    pages::{Failed, Request},
     recall::{Claimed, Outcome},
     writeback::Put,
 };
@@ -57,8 +57,8 @@ pub struct State {
     pub claims: Vec<Claimed>,
     stale: bool,
     lives: u64,
-    /// When a Get last ended without any answer, and with which error.
-    pub silence: Option<(u64, Errno)>,
+    /// The last Get that failed, if no answer has refuted it.
+    pub failed: Option<Failed>,
 }
 
 impl State {
@@ -69,6 +69,12 @@ impl State {
         } else {
             Ok(self.file)
         }
+    }
+
+    /// As [`State::usable`], of what was opened in this life of it.
+    pub fn usable_in(&self, life: u64) -> Result<u64> {
+        let file = self.usable()?;
+        (self.lives == life).then_some(file).ok_or(Errno::ESTALE)
     }
 
     /// Names the file id's life, for [`Inode::confirm`].
@@ -145,7 +151,7 @@ impl Inode {
                 claims: Vec::new(),
                 stale: false,
                 lives: 0,
-                silence: None,
+                failed: None,
             }),
             changes: Changes::new(sim),
             work: Work::default(),
@@ -204,9 +210,7 @@ impl Inode {
         loop {
             let seen = self.peer.lease_changes.seen();
             let leased = self.peer.leased();
-            if self.state.borrow().life()? != life {
-                return Err(Errno::ESTALE);
-            }
+            self.state.borrow().usable_in(life)?;
             if leased {
                 return Ok(());
             }
