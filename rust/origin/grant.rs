@@ -259,9 +259,6 @@ impl Share {
             if context != Context::Grants && (mapped || grant.write) {
                 return Granting::Later;
             }
-            if grant.write && folio.pinned() {
-                return Granting::Failed(EBUSY_STATUS);
-            }
             if grant.write && folio.under_writeback() {
                 folio.wait_writeback();
             }
@@ -269,6 +266,10 @@ impl Share {
                 // Stores through a mapping stop here: the next one faults, and comes to the hooks.
                 // SAFETY: The mapping is alive; we may sleep; the folio lock keeps the page from being mapped again.
                 unsafe { bindings::unmap_mapping_pages(self.mapping, index as usize, 1, false) };
+            }
+            // Through a mapping a device could be given it until now.
+            if grant.write && folio.pinned() {
+                return Granting::Failed(EBUSY_STATUS);
             }
             // A statement of its own: the lock must not be held while the page is written.
             let pulled = self.state.lock().pulls != 0;

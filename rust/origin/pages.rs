@@ -332,6 +332,8 @@ impl Share {
     fn defer(self: &Arc<Self>, index: u64, action: Action) {
         if let Some(active) = self.state.lock().active.get_mut(&index) {
             active.deferred = Some(action);
+            // This task is done with it, and may go on to something that the hooks must not let pass.
+            active.worker = 0;
         }
         self.kick(&action);
     }
@@ -509,6 +511,10 @@ impl State {
         todo: &mut Todo,
         spare: Spare,
     ) {
+        if self.dead && matches!(event, Event::Request(directory::Requester::Remote { .. })) {
+            // It comes again, and finds no share.
+            return;
+        }
         let mut page = self.pages.get(&index).copied().unwrap_or_default();
         let mut tx = self
             .active

@@ -169,7 +169,7 @@ pub(super) struct State {
     /// Ranges of pages (first, last) that are being truncated: requests of remotes are not heard.
     pub(super) frozen: KVec<(u64, u64)>,
     pub(super) opens: KVec<Opens>,
-    /// How many [`Share::pull`] are under way: what is dirty goes to disk before it is granted away.
+    /// How many [`Share::pull`] and [`Share::cleaning`] are under way: what is dirty goes to disk before it is granted away.
     pub(super) pulls: u32,
     /// Local descriptors opened with `O_ORIGIN`.
     pub(super) descriptors: u32,
@@ -227,12 +227,18 @@ pub(crate) struct Share {
     /// a reader, which waits for an install.
     #[pin]
     installs: Work<Share, INSTALLS>,
+    /// Writes to disk what was dirty when the share was made. A sync that began before that has called no hook, and goes by the page
+    /// cache alone: until this is over, as during [`Share::pull`], nothing dirty is granted away.
+    #[pin]
+    cleaning: Work<Share, CLEANING>,
 }
 
 /// See [`Share::grants`].
 const GRANTS: u64 = 0;
 /// See [`Share::installs`].
 const INSTALLS: u64 = 1;
+/// See [`Share::cleaning`].
+const CLEANING: u64 = 2;
 
 // SAFETY: `mapping` belongs to `file`, which is ours and safe to use on any task; all else is Send.
 unsafe impl Send for Share {}
@@ -242,6 +248,7 @@ unsafe impl Sync for Share {}
 impl_has_work! {
     impl HasWork<Self, GRANTS> for Share { self.grants }
     impl HasWork<Self, INSTALLS> for Share { self.installs }
+    impl HasWork<Self, CLEANING> for Share { self.cleaning }
 }
 
 impl WorkItem<GRANTS> for Share {
@@ -257,6 +264,15 @@ impl WorkItem<INSTALLS> for Share {
 
     fn run(this: Arc<Share>) {
         this.run_deferred(Context::Installs);
+    }
+}
+
+impl WorkItem<CLEANING> for Share {
+    type Pointer = Arc<Share>;
+
+    fn run(this: Arc<Share>) {
+        this.write_out(0, u64::MAX);
+        this.state.lock().pulls -= 1;
     }
 }
 
@@ -384,7 +400,7 @@ impl Share {
                     restorer: 0,
                     frozen: KVec::new(),
                     opens: KVec::new(),
-                    pulls: 0,
+                    pulls: 1,
                     descriptors: 0,
                     settling: None,
                     disowning: false,
@@ -394,6 +410,7 @@ impl Share {
                 restoring <- new_mutex!(()),
                 grants <- new_work!("vremote::grants"),
                 installs <- new_work!("vremote::installs"),
+                cleaning <- new_work!("vremote::cleaning"),
             }),
             GFP_KERNEL,
         )?;
@@ -407,6 +424,8 @@ impl Share {
         table
             .by_mapping
             .insert(mapping_node.into_node(mapping as usize, share.clone()));
+        drop(guard);
+        let _ = super::queue().enqueue::<Arc<Share>, CLEANING>(share.clone());
         Ok(share)
     }
 

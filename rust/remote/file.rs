@@ -518,7 +518,7 @@ unsafe extern "C" fn fsync(
     datasync: c_int,
 ) -> c_int {
     // SAFETY: The kernel gives us an open descriptor of ours.
-    let committed = unsafe { of_file(file) }.and_then(|kept| kept.commit(datasync != 0));
+    let committed = unsafe { of_file(file) }.and_then(|kept| kept.commit(kept.life, datasync != 0));
     // SAFETY: As above.
     let lost = unsafe { bindings::file_check_and_advance_wb_err(file) };
     errno(committed.and(kernel::error::to_result(lost)))

@@ -345,12 +345,13 @@ impl Inode {
         Ok(())
     }
 
-    /// fsync: sends all dirty pages home, waits until they are there, and has the origin write them to its disk. Sleeps.
+    /// fsync of a descriptor of this [life](super::state::State::usable_in): sends all dirty pages home, waits until they are there, and has
+    /// the origin write them to its disk. Sleeps.
     ///
     /// # Errors
     ///
     /// `ETIMEDOUT`, `EINTR`, `ESTALE`, or the origin's. Bytes lost before are reported by the descriptor's error cursor instead.
-    pub(super) fn commit(&self, datasync: bool) -> Result {
+    pub(super) fn commit(&self, life: u64, datasync: bool) -> Result {
         // SAFETY: The caller keeps the inode.
         let written = unsafe { bindings::filemap_fdatawrite_range(self.mapping(), 0, i64::MAX) };
         // Those that are sent later are not ours to wait for: ids increase.
@@ -359,7 +360,7 @@ impl Inode {
         kernel::error::to_result(written)?;
         let (file, errors) = {
             let state = self.state.lock();
-            (state.usable()?, state.errors)
+            (state.usable_in(life)?, state.errors)
         };
         let header = Header {
             file,
@@ -368,6 +369,8 @@ impl Inode {
             ..Header::new(Kind::Commit)
         };
         let answer = call(&self.peer, header, &[])?.header;
+        // In another session the id is another file's, and what came home before it may be lost.
+        self.state.lock().usable_in(life)?;
         self.learn_size(answer.seq, answer.size);
         if answer.index != 0 {
             // The origin tells the node; here every descriptor is.

@@ -354,7 +354,7 @@ void vremote_origin_readahead(struct file *file, unsigned long index, unsigned i
 
 /*
  * The range is computed with loff_t, and errors stay in the mapping, where each descriptor's next fsync finds them; the functions that
- * return them take them out of it.
+ * return them take them out of it. What finds no blocks is thrown away by ext4, which tells its caller only.
  */
 void vremote_origin_write_out(struct file *file, u64 first, u64 last)
 {
@@ -362,7 +362,7 @@ void vremote_origin_write_out(struct file *file, u64 first, u64 last)
 	loff_t start = min_t(u64, first, LLONG_MAX >> PAGE_SHIFT) << PAGE_SHIFT;
 	loff_t end = last >= LLONG_MAX >> PAGE_SHIFT ? LLONG_MAX : ((loff_t)last << PAGE_SHIFT) + PAGE_SIZE - 1;
 
-	filemap_fdatawrite_range(mapping, start, end);
+	mapping_set_error(mapping, filemap_fdatawrite_range(mapping, start, end));
 	filemap_fdatawait_range_keep_errors(mapping, start, end);
 }
 

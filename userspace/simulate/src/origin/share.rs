@@ -87,7 +87,7 @@ pub struct State {
     pub frozen: Vec<(u64, u64)>,
     /// Opens of remotes.
     pub opens: Vec<Opens>,
-    /// Syncs under way: what is dirty goes to disk before it is granted away.
+    /// Syncs under way, those included that may have begun before it was shared: what is dirty goes to disk before it is granted away.
     pub syncs: u32,
 }
 
@@ -139,6 +139,7 @@ impl Share {
             state: RefCell::new(State {
                 next_seq: 1,
                 next_ticket: 1,
+                syncs: 1,
                 ..State::default()
             }),
             restoring: Mutex::new(&node.world.sim),
@@ -147,6 +148,11 @@ impl Share {
         });
         node.shares.borrow_mut().insert(id, share.clone());
         file.set_share(&share);
+        let cleaned = share.clone();
+        node.world.sim.spawn(node.home(), async move {
+            cleaned.file.write_all_out().await;
+            cleaned.state.borrow_mut().syncs -= 1;
+        });
         share
     }
 

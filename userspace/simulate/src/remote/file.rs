@@ -244,6 +244,7 @@ impl Handle {
     /// fsync(2). Gives the session in which that was done, for the checks.
     pub async fn fsync(&mut self) -> Result<(u64, u64)> {
         let committed = self.inode()?.commit().await;
+        let committed = self.inode().and(committed);
         let mut errors = self.inode.wb_err.get();
         let lost = errors.check_and_advance(&mut self.cursor);
         self.inode.wb_err.set(errors);
