@@ -12,6 +12,8 @@ agent o 1
 agent r 2
 must o "put('$f', data((8 << 20) + PAGE, 1)); fd = share('$f'); put('$DIR/large', b''); os.truncate('$DIR/large', 64 << 20); large = share('$DIR/large'); put('$DIR/page', bytes(4096)); page = share('$DIR/page')"
 must r "fd = remote('$f'); large = remote('$DIR/large'); page = remote('$DIR/page')"
+# The kernel writes nothing back by itself.
+must r "run('echo 0 >/proc/sys/vm/dirty_writeback_centisecs')"
 
 # ---- cold, warm (a read that ends at the end of the file asks for its size, so these end before)
 # On a machine that has other things to do, answers come later than a request waits for them, and come twice: that is not what is
@@ -54,8 +56,8 @@ step() {
 	expect_eq "… and then the states of origin and remote" "$(ask o "origin_state('$DIR/page')") $(ask r "remote_state('node1', $ino)")" "$5"
 }
 ino=$(ask o "os.fstat(page).st_ino")
-# Nothing of before is under way any more, and the kernel writes nothing back by itself.
-must r "run('echo 0 >/proc/sys/vm/dirty_writeback_centisecs'); wait(lambda: (lambda c: time.sleep(0.3) or not c.page_messages())(Change()), 100)"
+# Nothing of before is under way any more.
+must r "wait(lambda: (lambda c: time.sleep(0.3) or not c.page_messages())(Change()), 100)"
 step "nothing read yet" r "0" "" "M I"
 step "the remote reads: one round trip" r "os.pread(page, 8, 0)" "GetShared:1 Grant:1" "S S"
 step "it reads again: nothing" r "os.pread(page, 8, 0)" "" "S S"
