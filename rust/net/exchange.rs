@@ -48,9 +48,13 @@ pub trait Exchange: Send + Sync {
         false
     }
 
-    /// Sends what is still missing: called once by [`start`] and, with `retry`, for each retransmission. What cannot be
-    /// sent is left to the next time. Process context, of [`start`]'s caller or of the timer.
-    fn send(&self, peer: &Arc<Peer>, retry: bool);
+    /// Sends what is still missing: called once by [`start`] and, with `retry`, for each retransmission. Process context, of
+    /// [`start`]'s caller or of the timer.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE`: the session that it belongs to is over, which ends the exchange. All others are left to the next time.
+    fn send(&self, peer: &Arc<Peer>, retry: bool) -> Result;
 
     /// It ended without a last answer; see the module's documentation for the errors. In process context; must not wait for the
     /// network. Called at most once, but for an exchange that [outlives](Exchange::outlives) its deadline.
@@ -176,8 +180,15 @@ fn begin(
         return Err(ENOTCONN);
     }
     timer::at(deadline.unwrap_or(timer::NEVER).min(now + rto));
-    exchange.send(peer, false);
+    transmit(request, peer, &*exchange, false);
     Ok(())
+}
+
+/// Sends it, or ends it if its session is over.
+fn transmit(request: u64, peer: &Arc<Peer>, exchange: &dyn Exchange, retry: bool) {
+    if exchange.send(peer, retry) == Err(ESTALE) && take(request).is_some() {
+        exchange.expired(ESTALE);
+    }
 }
 
 /// The longest time that an exchange with the module's time-out can take: the timer ends it at its deadline, which moves while the peer
@@ -276,7 +287,7 @@ pub(super) fn working(peer: &Arc<Peer>, header: &Header) {
 
 /// What the timer has to do for one exchange.
 enum Due {
-    Send(Arc<Peer>, Arc<dyn Exchange>),
+    Send(u64, Arc<Peer>, Arc<dyn Exchange>),
     Late(Arc<Peer>, Arc<dyn Exchange>),
     Expired(RBTreeNode<u64, Entry>),
 }
@@ -299,7 +310,7 @@ pub(super) fn tick() -> u64 {
         from = collect(first, &mut due, &mut next);
         for due in due.into_iter().flatten() {
             match due {
-                Due::Send(peer, exchange) => exchange.send(&peer, true),
+                Due::Send(request, peer, exchange) => transmit(request, &peer, &*exchange, true),
                 Due::Late(peer, exchange) => exchange.expired(silence(&peer)),
                 Due::Expired(node) => {
                     let (_, entry) = node.to_key_value();
@@ -342,10 +353,18 @@ fn collect(from: u64, due: &mut [Option<Due>; GROUP], next: &mut u64) -> Option<
         }
         if core::mem::take(&mut entry.now) && matches!(tick, Tick::Wait(_)) {
             entry.timed = true;
-            **free = Some(Due::Send(entry.peer.clone(), entry.exchange.clone()));
+            **free = Some(Due::Send(
+                *request,
+                entry.peer.clone(),
+                entry.exchange.clone(),
+            ));
         }
         if tick == Tick::Resend {
-            **free = Some(Due::Send(entry.peer.clone(), entry.exchange.clone()));
+            **free = Some(Due::Send(
+                *request,
+                entry.peer.clone(),
+                entry.exchange.clone(),
+            ));
             tick = entry.retry.on_tick(now);
         }
         if tick == Tick::Expired
@@ -560,13 +579,12 @@ impl Exchange for Call {
         true
     }
 
-    fn send(&self, peer: &Arc<Peer>, retry: bool) {
+    fn send(&self, peer: &Arc<Peer>, retry: bool) -> Result {
         let mut header = self.header;
         if retry {
             header.flags |= flags::RETRY;
         }
-        // Without a session now there may be one at the next attempt; the deadline tells.
-        let _ = peer.send(&header, &self.payload);
+        peer.send(&header, &self.payload)
     }
 
     fn expired(&self, error: Error) {

@@ -138,12 +138,12 @@ impl Exchange for Round {
         true
     }
 
-    fn send(&self, peer: &Arc<Peer>, retry: bool) {
+    fn send(&self, peer: &Arc<Peer>, retry: bool) -> Result {
         let mut header = self.header;
         if retry {
             header.flags |= flags::RETRY;
         }
-        let _ = peer.send(&header, &[]);
+        peer.send(&header, &[])
     }
 
     fn expired(&self, error: Error) {

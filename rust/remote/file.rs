@@ -19,7 +19,10 @@ use kernel::{
     sync::{atomic::Relaxed, new_spinlock, Arc, SpinLock},
 };
 
-use super::{errno, inode as names, state::Inode};
+use super::{
+    errno, inode as names,
+    state::{FileId, Inode},
+};
 use crate::bindings;
 use crate::net::{
     self,
@@ -157,7 +160,6 @@ pub(super) fn open_at(
 /// A `Close` on its way: nobody waits for it. In another session the same id means what was opened anew.
 struct Closing {
     header: Header,
-    session: (u64, u64),
 }
 
 impl Exchange for Closing {
@@ -165,13 +167,10 @@ impl Exchange for Closing {
         header.kind == Kind::Reply
     }
 
-    fn send(&self, peer: &Arc<Peer>, retry: bool) {
-        if peer.session() != self.session {
-            return exchange::finish(self.header.request);
-        }
+    fn send(&self, peer: &Arc<Peer>, retry: bool) -> Result {
         let mut header = self.header;
         header.flags |= if retry { flags::RETRY } else { 0 };
-        let _ = peer.send(&header, &[]);
+        peer.send(&header, &[])
     }
 
     // The origin forgets the open when it notices that the session is over.
@@ -189,12 +188,11 @@ pub(super) fn close_at(peer: &Arc<Peer>, session: (u64, u64), file: u64, writes:
     let request = exchange::next_request();
     let header = Header {
         request,
-        file,
         flags: if writes { flags::WRITE } else { 0 },
-        ..Header::new(Kind::Close)
+        ..FileId::new(file, session).header(Kind::Close)
     };
     // The origin keeps the file shared until it hears of this, so there is no deadline: the session's end is one.
-    if let Ok(closing) = Arc::new(Closing { header, session }, GFP_KERNEL) {
+    if let Ok(closing) = Arc::new(Closing { header }, GFP_KERNEL) {
         let _ = match once {
             Some(once) => exchange::start_once(once, request, closing, None),
             None => exchange::start(peer, request, closing, None),
@@ -339,7 +337,7 @@ impl core::ops::Deref for Opened {
 
 impl Opened {
     /// The file id for a request. `ESTALE` as of [`of_file`].
-    pub(super) fn usable(&self) -> Result<u64> {
+    pub(super) fn usable(&self) -> Result<FileId> {
         self.kept.state.lock().usable_in(self.life)
     }
 }
@@ -384,14 +382,7 @@ impl Inode {
     /// `ESTALE`: the session in which it was opened is over; `ETIMEDOUT`, `ENOTCONN`, `EINTR`.
     pub(super) fn refresh(&self) -> Result {
         let file = self.state.lock().usable()?;
-        let answer = call(
-            &self.peer,
-            Header {
-                file,
-                ..Header::new(Kind::GetAttr)
-            },
-            &[],
-        )?;
+        let answer = call(&self.peer, file.header(Kind::GetAttr), &[])?;
         let attributes = Attributes::decode(&answer.payload).ok_or(EPROTO)?;
         self.learn(&answer.header, &attributes);
         Ok(())
@@ -404,10 +395,10 @@ impl Inode {
             return self.refresh();
         }
         let touch = || {
+            let file = self.state.lock().usable()?;
             let header = Header {
-                file: self.state.lock().usable()?,
                 flags: flags::TOUCHED,
-                ..Header::new(Kind::Write)
+                ..file.header(Kind::Write)
             };
             let answer = call(&self.peer, header, &[])?;
             let attributes = Attributes::decode(&answer.payload).ok_or(EPROTO)?;
@@ -561,11 +552,10 @@ unsafe fn allocate(kept: &Opened, mode: c_uint, offset: loff_t, bytes: loff_t) -
     }
     let file = kept.usable()?;
     let header = Header {
-        file,
         index: offset as u64,
         size: bytes as u64,
         count: mode,
-        ..Header::new(Kind::Allocate)
+        ..file.header(Kind::Allocate)
     };
     let answer = call(&kept.peer, header, &[])?;
     let attributes = Attributes::decode(&answer.payload).ok_or(EPROTO)?;
@@ -776,11 +766,10 @@ impl Chunk {
         unsafe { payload.inc_len(taken) };
         let header = Header {
             request: exchange::next_request(),
-            file,
             index: position.unwrap_or(0),
             count: taken as u32,
             flags: if position.is_none() { flags::APPEND } else { 0 },
-            ..Header::new(Kind::Write)
+            ..file.header(Kind::Write)
         };
         let send = move || {
             let chunk = Arc::pin_init(
@@ -818,10 +807,10 @@ impl Exchange for Chunk {
         true
     }
 
-    fn send(&self, peer: &Arc<Peer>, retry: bool) {
+    fn send(&self, peer: &Arc<Peer>, retry: bool) -> Result {
         let mut header = self.header;
         header.flags |= if retry { flags::RETRY } else { 0 };
-        let _ = peer.send(&header, &self.payload);
+        peer.send(&header, &self.payload)
     }
 
     fn expired(&self, error: Error) {
@@ -946,18 +935,14 @@ pub(super) unsafe fn set_size(
             close_at(&kept.peer, session, file, true);
             return Err(ESTALE);
         }
-        (file, Some(session))
+        (FileId::new(file, session), Some((session, file)))
     };
-    let answer = call(
-        &kept.peer,
-        Header {
-            file,
-            size,
-            ..Header::new(Kind::SetSize)
-        },
-        &[],
-    );
-    if let Some(session) = opened {
+    let header = Header {
+        size,
+        ..file.header(Kind::SetSize)
+    };
+    let answer = call(&kept.peer, header, &[]);
+    if let Some((session, file)) = opened {
         close_at(&kept.peer, session, file, true);
     }
     let answer = answer?;

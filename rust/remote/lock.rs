@@ -16,7 +16,7 @@ use kernel::{
 use super::{
     errno,
     file::{of_any_file, of_file, Opened},
-    state::Inode,
+    state::{FileId, Inode},
 };
 use crate::bindings;
 use crate::net::{
@@ -111,13 +111,10 @@ unsafe fn test(file: *mut file, request: *mut file_lock) -> Result {
 
 /// Sends a lock to the origin and waits for the answer. A grant that comes too late is given back.
 fn ask(kept: &Opened, lock: &Lock) -> Result<KVVec<u8>> {
-    let header = Header {
-        file: kept.usable()?,
-        ..Header::new(Kind::Lock)
-    };
+    let header = kept.usable()?.header(Kind::Lock);
     let undo = |peer: &Arc<Peer>, request: &Header, payload: &[u8], _: &Header| {
         if let Some(lock) = Lock::decode(payload).filter(|lock| !lock.test) {
-            unlock(peer, request.file, &lock);
+            unlock(peer, FileId::of(request), &lock);
         }
     };
     Ok(call_or(&kept.peer, header, &lock.encode(), Some(undo))?.payload)
@@ -197,10 +194,10 @@ impl Exchange for Unlocking {
         header.kind == Kind::Reply
     }
 
-    fn send(&self, peer: &Arc<Peer>, retry: bool) {
+    fn send(&self, peer: &Arc<Peer>, retry: bool) -> Result {
         let mut header = self.header;
         header.flags |= if retry { flags::RETRY } else { 0 };
-        let _ = peer.send(&header, &self.lock);
+        peer.send(&header, &self.lock)
     }
 
     fn expired(&self, _error: Error) {
@@ -210,12 +207,11 @@ impl Exchange for Unlocking {
 
 /// Unlocks at the origin, without waiting for it. Process context, may sleep for memory. `None`: without memory, or after the session;
 /// then the lock is given back when the last descriptor of this node is closed.
-fn unlock(peer: &Arc<Peer>, file: u64, lock: &Lock) -> Option<Arc<Unlocking>> {
+fn unlock(peer: &Arc<Peer>, file: FileId, lock: &Lock) -> Option<Arc<Unlocking>> {
     let once = Once::try_begin(peer);
     let header = Header {
         request: exchange::next_request(),
-        file,
-        ..Header::new(Kind::Lock)
+        ..file.header(Kind::Lock)
     };
     let lock = Lock {
         kind: LockKind::Unlock,

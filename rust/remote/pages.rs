@@ -229,7 +229,7 @@ impl Exchange for Get {
         }
     }
 
-    fn send(&self, peer: &Arc<Peer>, retry: bool) {
+    fn send(&self, peer: &Arc<Peer>, retry: bool) -> Result {
         let mut bitmap = [0u8; MAX_BATCH_PAGES / 8];
         let mut bytes = 0;
         {
@@ -239,7 +239,7 @@ impl Exchange for Get {
                 .iter()
                 .find(|request| request.id == self.header.request)
             else {
-                return;
+                return Ok(());
             };
             if request.left < request.slots.len() {
                 bytes = request.slots.len().div_ceil(8);
@@ -254,8 +254,7 @@ impl Exchange for Get {
         if retry {
             header.flags |= flags::RETRY;
         }
-        // What is not sent now is sent at the next attempt, or the deadline tells.
-        let _ = peer.send(&header, &bitmap[..bytes]);
+        peer.send(&header, &bitmap[..bytes])
     }
 
     fn expired(&self, error: Error) {
@@ -333,11 +332,10 @@ impl Inode {
         }
         let header = Header {
             request: id,
-            file,
             index: first,
             count: count as u32,
             seq,
-            ..Header::new(match want {
+            ..file.header(match want {
                 Want::Read => Kind::GetShared,
                 Want::Write => Kind::GetModified,
             })
@@ -391,11 +389,10 @@ impl Inode {
             )?;
             Header {
                 request: id,
-                file,
                 index: first,
                 count: count as u32,
                 flags: flags::HAVE,
-                ..Header::new(Kind::GetModified)
+                ..file.header(Kind::GetModified)
             }
         };
         self.launch(header)?;

@@ -408,10 +408,10 @@ impl Exchange for Probe {
         true
     }
 
-    fn send(&self, peer: &Arc<Peer>, retry: bool) {
+    fn send(&self, peer: &Arc<Peer>, retry: bool) -> Result {
         let mut header = self.header;
         header.flags |= if retry { flags::RETRY } else { 0 };
-        let _ = peer.send(&header, &self.payload);
+        peer.send(&header, &self.payload)
     }
 
     fn expired(&self, error: Error) {

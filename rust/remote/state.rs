@@ -41,7 +41,7 @@ use crate::net::{self, exchange, peer::Peer};
 use crate::proto::{
     copy::{Copy, State as CopyState},
     limits::{HELLO_HURRY_US, PAGE_BYTES},
-    wire::{Attributes, Header},
+    wire::{Attributes, Header, Kind},
 };
 use crate::wait::{Changes, Wait};
 
@@ -63,10 +63,42 @@ impl Identity {
     }
 }
 
+/// A file's id at its origin, and the session in which it is that file's: in another one it is another's, or nobody's.
+#[derive(Clone, Copy)]
+pub(super) struct FileId {
+    id: u64,
+    /// [`Peer::session`].
+    session: (u64, u64),
+}
+
+impl FileId {
+    pub(super) fn new(id: u64, session: (u64, u64)) -> FileId {
+        FileId { id, session }
+    }
+
+    /// The file that a request was made for by [`FileId::header`].
+    pub(super) fn of(request: &Header) -> FileId {
+        FileId::new(request.file, (request.epoch, request.peer_epoch))
+    }
+
+    /// For a request about the file, which is sent in that session or not at all.
+    pub(super) fn header(self, kind: Kind) -> Header {
+        let (epoch, peer_epoch) = self.session;
+        Header {
+            file: self.id,
+            epoch,
+            peer_epoch,
+            ..Header::new(kind)
+        }
+    }
+}
+
 /// The part of an [`Inode`] that changes, but for the state words, which are under the same lock.
 pub(super) struct State {
     /// File id at the origin; 0: it was not opened in the present session.
     pub(super) file: u64,
+    /// The session that `file` is of.
+    session: (u64, u64),
     /// Descriptors of this node, by access.
     pub(super) readers: u32,
     pub(super) writers: u32,
@@ -96,17 +128,22 @@ pub(super) struct State {
 }
 
 impl State {
+    /// The file id as it is now, also if nothing may be asked for by it any more.
+    pub(super) fn file_id(&self) -> FileId {
+        FileId::new(self.file, self.session)
+    }
+
     /// The file id for a request. `ESTALE`: the session in which it was opened is over.
-    pub(super) fn usable(&self) -> Result<u64> {
+    pub(super) fn usable(&self) -> Result<FileId> {
         if self.file == 0 || self.evicting {
             Err(ESTALE)
         } else {
-            Ok(self.file)
+            Ok(self.file_id())
         }
     }
 
     /// The file id for a request of what was opened in this life of it, which [`Inode::attach`] names. `ESTALE`: the life is over.
-    pub(super) fn usable_in(&self, life: u64) -> Result<u64> {
+    pub(super) fn usable_in(&self, life: u64) -> Result<FileId> {
         let file = self.usable()?;
         if self.lives == life {
             Ok(file)
@@ -266,6 +303,7 @@ impl Inode {
                 touched: Atomic::new(false),
                 state <- new_spinlock!(State {
                     file: 0,
+                    session: (0, 0),
                     readers: 0,
                     writers: 0,
                     errors: 0,
@@ -602,6 +640,7 @@ impl Inode {
         let life = {
             let mut state = self.state.lock();
             state.file = file;
+            state.session = session;
             state.size_seq = 0;
             // Descriptors of an earlier session may still be open, but an origin that started anew has counted from 0 since: what was
             // known of it before could be taken for an error that nobody here has been told of.

@@ -67,15 +67,14 @@ impl Put {
         let request = exchange::next_request();
         let (file, seq, size) = {
             let state = inode.state.lock();
-            (state.file, inode.copy(page).seq, state.size())
+            (state.file_id(), inode.copy(page).seq, state.size())
         };
         let header = Header {
             request,
-            file,
             index: page,
             seq,
             flags: if keep { flags::KEEP } else { 0 },
-            ..Header::new(Kind::Put)
+            ..file.header(Kind::Put)
         };
         let count = size
             .saturating_sub(page * PAGE_BYTES as u64)
@@ -229,16 +228,15 @@ impl Exchange for Put {
         true
     }
 
-    fn send(&self, peer: &Arc<Peer>, retry: bool) {
+    fn send(&self, peer: &Arc<Peer>, retry: bool) -> Result {
         if !retry && self.batched.load(Relaxed) {
-            return;
+            return Ok(());
         }
         let mut header = self.header();
         if retry {
             header.flags |= flags::RETRY;
         }
-        // What is not sent now is sent at the next attempt.
-        let _ = peer.send(&header, self.payload());
+        peer.send(&header, self.payload())
     }
 
     fn expired(&self, error: Error) {
@@ -363,13 +361,12 @@ impl Inode {
             (state.usable_in(life)?, state.errors)
         };
         let header = Header {
-            file,
             count: errors,
             flags: if datasync { flags::DATASYNC } else { 0 },
-            ..Header::new(Kind::Commit)
+            ..file.header(Kind::Commit)
         };
         let answer = call(&self.peer, header, &[])?.header;
-        // In another session the id is another file's, and what came home before it may be lost.
+        // What came home before the session ended may be lost.
         self.state.lock().usable_in(life)?;
         self.learn_size(answer.seq, answer.size);
         if answer.index != 0 {

@@ -29,15 +29,15 @@ const FRAGMENTS: [usize; 3] = [
 
 impl Peer {
     /// Sends a message in the current session, cut into as many datagrams as it needs. Fills in both epochs, `length`,
-    /// `offset` and `fragment`; a `peer_epoch` other than 0 names the only session in which the message makes sense, such
-    /// as that of the request it answers. Process context, may sleep for memory, not for the network.
+    /// `offset` and `fragment`; epochs other than 0 name the only session in which the message makes sense, such as that of the request it
+    /// answers, or of the file that it is about. Process context, may sleep for memory, not for the network.
     ///
     /// A datagram that the socket does not take (its buffer is full, the link is down) is lost: counted, no error.
     ///
     /// # Errors
     ///
     /// `ENOTCONN`: no session yet (a hello has been sent), or the peer was removed. `ESTALE`: the session of the header's
-    /// `peer_epoch` is over. `EINVAL`: more than [`MAX_PAYLOAD`] bytes.
+    /// epochs is over. `EINVAL`: more than [`MAX_PAYLOAD`] bytes.
     pub fn send(self: &Arc<Self>, header: &Header, payload: &[u8]) -> Result {
         self.send_in_session(self.address_header(header)?, payload)
     }
@@ -49,11 +49,13 @@ impl Peer {
             self.hello(false);
             return Err(ENOTCONN);
         }
-        if header.peer_epoch != 0 && header.peer_epoch != epoch {
+        let own = self.own_epoch();
+        let over = |named: u64, present: u64| named != 0 && named != present;
+        if over(header.peer_epoch, epoch) || over(header.epoch, own) {
             return Err(ESTALE);
         }
         Ok(Header {
-            epoch: self.own_epoch(),
+            epoch: own,
             peer_epoch: epoch,
             ..*header
         })
