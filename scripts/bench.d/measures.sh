@@ -23,7 +23,8 @@ cpu_ticks() {
 }
 TICKS=$(getconf CLK_TCK)
 
-# sample [--cold] MEASURE SYSTEM CMD …: runs it in node $NODE. A system that hangs is given up.
+# sample [--cold] MEASURE SYSTEM CMD …: runs it in node $NODE. A system that hangs is given up, and what hung in it is killed: it may not
+# go on beside what is measured next.
 sample() {
 	local cold='' measure system before line rc=0
 	if [ "$1" = --cold ]; then
@@ -39,6 +40,7 @@ sample() {
 	0) ;;
 	124 | 137)
 		missing "$system" all "$measure: not ended within $LIMIT s"
+		prepare "$NODE" pkill -KILL -f "^$VT/measure [^s]"
 		return
 		;;
 	*)
@@ -46,7 +48,7 @@ sample() {
 		return
 		;;
 	esac
-	printf '%d\t%s\t%s\t%s cpu=%s\n' "$ROUND" "$measure" "$system" "$line" \
+	printf '%d\t%s\t%s\t%s cpu=%s\n' "$ROUND" "$measure" "$system" "$line${cold:+ cold=1}" \
 		"$(awk -v t=$(($(cpu_ticks) - before)) -v hz="$TICKS" 'BEGIN { printf "%.2f", t / hz }')" >>"$OUT/samples.tsv"
 	DONE+="${DONE:+, }$measure $system $(figure "$line")"
 }
@@ -75,13 +77,17 @@ prepare() {
 
 measure_network() {
 	sample nothing host $VT/measure nothing
+	# Without caches the programs themselves come from the disk, which costs time of the processor that is nobody's.
+	sample --cold nothing_cold host $VT/measure nothing
 	sample echo echo $VT/measure echo $ORIGIN 1400 1500
 	sample echo_page echo $VT/measure echo $ORIGIN 4096 1500
 	sample stream iperf3 bash -c "iperf3 -c $ORIGIN -R -t 2 -J | awk '
+		/\"error\"/ { print >\"/dev/stderr\" }
 		/\"sum_received\"/ { s = 1 }
 		s && /\"bytes\"/ { gsub(/[^0-9]/, \"\"); b = \$0 }
 		s && /\"seconds\"/ { sub(/.*:[ \t]*/, \"\"); sub(/,.*/, \"\"); t = \$0 }
-		s && /}/ { printf \"bytes=%s seconds=%s\", b, t; exit }'"
+		s && /}/ { s = 0 }
+		END { if (!b || !t) exit 1; printf \"bytes=%s seconds=%s\", b, t }'"
 	progress
 }
 
@@ -112,6 +118,8 @@ measure_write() {
 	for s in "$@"; do
 		file=${PLACE[$s]}/written.$s
 		prepare 2 rm -f "$file"
+		# What the removal is in the journal of the origin is none of the new file's.
+		prepare 1 sync
 		sample --cold write "$s" $VT/measure write "$file" $((MIB << 20))
 		sample overwrite "$s" $VT/measure write "$file" $((MIB << 20))
 	done
@@ -131,16 +139,18 @@ measure_pingpong() {
 	progress
 }
 
+fault() { timeout --kill-after=5 60 "$CLUSTER" fault "$@" </dev/null; }
+
 # The faults need large packets to be split in the guest, which costs speed by itself: what is lossless is measured with that, too.
 measure_faults() {
-	local s how systems=()
+	local s how systems=() pages=$((SPARSE * 256 < 1000 ? SPARSE * 256 : 1000))
 	for s in "$@"; do [[ $s != nfs && $s != vremote ]] || systems+=("$s"); done
 	[ ${#systems[@]} != 0 ] || return 0
 	for how in clean rough; do
 		if [ $how = clean ]; then
 			within 60 2 netfault loss 0% >"$TMP/why" 2>&1
 		else
-			"$CLUSTER" fault 2 loss 1% duplicate 1% reorder 5% >"$TMP/why" 2>&1
+			fault 2 loss 1% duplicate 1% reorder 5% >"$TMP/why" 2>&1
 		fi || {
 			for s in "${systems[@]}"; do
 				missing "$s" ${how}_read "$(<"$TMP/why")"
@@ -148,13 +158,14 @@ measure_faults() {
 			done
 			continue
 		}
-		sample ${how}_echo echo $VT/measure echo $ORIGIN 4096 500
+		# An echo that is lost costs it a second, and says nothing.
+		[ $how = rough ] || sample clean_echo echo $VT/measure echo $ORIGIN 4096 500
 		for s in "${systems[@]}"; do
 			sample --cold ${how}_read "$s" $VT/measure read "${PLACE[$s]}/small"
-			sample --cold ${how}_random "$s" $VT/measure random "${PLACE[$s]}/sparse" 1000 "$ROUND"
+			sample --cold ${how}_random "$s" $VT/measure random "${PLACE[$s]}/sparse" $pages "$ROUND"
 		done
 	done
-	"$CLUSTER" fault 2 heal >/dev/null 2>&1 || true
+	fault 2 heal >/dev/null 2>&1 || true
 	prepare 2 netfault
 	progress
 }
@@ -162,9 +173,12 @@ measure_faults() {
 # A node that has a page to itself stands still: how long somebody else waits for it. Once, at the end.
 measure_lease() {
 	prepare 2 $VT/measure touch "${PLACE[vremote]}/page"
-	"$CLUSTER" fault 2 pause || return 0
+	fault 2 pause >"$TMP/why" 2>&1 || {
+		missing vremote lease "$(<"$TMP/why")"
+		return
+	}
 	NODE=1 sample lease vremote $VT/measure touch /srv/bench/vremote/page
-	"$CLUSTER" fault 2 resume
+	fault 2 resume || true
 	progress
 }
 

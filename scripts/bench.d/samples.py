@@ -18,8 +18,10 @@ PAGE_MESSAGES = (*ROUND_TRIPS, "Grant", "Ack", "Put")
 def derive(sample):
     """What follows from one line of samples.tsv."""
     size, seconds = sample.get("bytes"), sample.get("seconds")
-    messages = {key: value for key, value in sample.items() if key.startswith("msg.")}
-    if "retransmits" in sample:
+    # Those of others than VRemote are not counted.
+    ours = sample["system"].startswith("vremote")
+    messages = {key: value for key, value in sample.items() if ours and key.startswith("msg.")}
+    if ours and "retransmits" in sample:
         sample["messages"] = sum(messages.values())
         sample["page_messages"] = sum(messages.get(f"msg.{kind}", 0) for kind in PAGE_MESSAGES)
     if size and seconds:
@@ -44,6 +46,8 @@ def objection(sample):
     measure, system = sample["measure"], sample["system"]
     if system == "local":
         return None
+    if measure == "lease" and sample["seconds"] < 2:
+        return f"waited for {sample['seconds']:.3f} s: nobody held the page"
     if measure in ("cold", "random", "clean_read", "rough_read", "clean_random", "rough_random"):
         if sample["wire"] < 0.95:
             return f"only {sample['wire']:.2f} of its bytes came over the network: it was not cold"
@@ -73,11 +77,12 @@ class Samples:
                     self.all.append(sample)
         with open(f"{directory}/missing.tsv") as file:
             self.missing += [tuple(line.rstrip("\n").split("\t")) for line in file]
-        # What it costs to start a program and to count is in every sample.
-        idle = self.values("nothing", "host", "cpu")
+        # What it costs to start a program and to count is in every sample; to drop the caches before, in those of cold ones.
+        idle = {cold: self.values(measure, "host", "cpu") for cold, measure in ((False, "nothing"), (True, "nothing_cold"))}
         for sample in self.all:
-            if "rate" in sample and sample["round"] in idle:
-                seconds = sample["cpu"] - idle[sample["round"]]
+            before = idle["cold" in sample].get(sample["round"])
+            if "rate" in sample and before is not None:
+                seconds = sample["cpu"] - before
                 if seconds > 0:
                     sample["cpu_per_gb"] = seconds / (sample["bytes"] / 1e9)
 

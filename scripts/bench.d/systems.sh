@@ -73,6 +73,7 @@ set_up_nfs() {
 			mkdir -p /mnt/nfs
 			mount -t nfs4 -o vers=4.2 node1:/srv/bench/nfs /mnt/nfs
 			test -s /mnt/nfs/read' &&
+		condition "NFS server" "$(within 20 1 exportfs -s | tail -n 1), $(within 20 1 cat /proc/fs/nfsd/threads) threads" &&
 		condition system.nfs.mount "$(mount_of /mnt/nfs)" &&
 		condition system.nfs.encryption none
 }
@@ -157,8 +158,10 @@ load() {
 	local k plain=0
 	[ "$1" = encrypted ] || plain=1
 	MODE=none
-	for k in 2 1; do
-		within 60 $k bash -ec '
+	# What is cached goes first, and then the origin, while node 2 can still tell that it holds nothing; else its lease is waited for.
+	within 60 2 bash -ec '! mountpoint -q /vremote || umount /vremote' || return
+	for k in 1 2; do
+		within 120 $k bash -ec '
 			grep -q "^vremote " /proc/modules || exit 0
 			! mountpoint -q /vremote || umount /vremote
 			vremote clear
