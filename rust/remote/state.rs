@@ -111,6 +111,8 @@ pub(super) struct State {
     pub(super) gets: KVec<Request>,
     /// `Put`s in flight.
     pub(super) puts: KVec<Arc<Put>>,
+    /// How many `Put`s were confirmed.
+    pub(super) confirmed: u32,
     /// `Invalidate`s and `Recall`s that could not be done at once: the work item does them.
     pub(super) jobs: KVec<Header>,
     /// Pages that a writer has asked for and not yet written: recalls of them wait a moment.
@@ -311,6 +313,7 @@ impl Inode {
                     size: 0,
                     gets: KVec::new(),
                     puts: KVec::new(),
+                    confirmed: 0,
                     jobs: KVec::new(),
                     claims: KVec::new(),
                     busy: 0,

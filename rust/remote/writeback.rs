@@ -160,7 +160,9 @@ impl Put {
                 .puts
                 .iter()
                 .position(|put| put.request == self.request && !put.has_failed());
-            position.and_then(|position| state.puts.remove(position).ok())
+            let taken = position.and_then(|position| state.puts.remove(position).ok());
+            state.confirmed = state.confirmed.wrapping_add(u32::from(taken.is_some()));
+            taken
         };
         if taken.is_none() {
             return;
@@ -293,7 +295,7 @@ impl Inode {
     /// Waits for `enough`, as long as `Put`s are being confirmed.
     fn wait_for_puts(&self, enough: impl Fn(&State) -> bool) -> Result {
         let mut end = net::now_us() + net::timeout_us();
-        let mut fewest = usize::MAX;
+        let mut confirmed = self.state.lock().confirmed;
         loop {
             let seen = self.changes.seen();
             {
@@ -301,8 +303,8 @@ impl Inode {
                 if enough(&state) {
                     return Ok(());
                 }
-                if state.puts.len() < fewest {
-                    fewest = state.puts.len();
+                if state.confirmed != confirmed {
+                    confirmed = state.confirmed;
                     end = net::now_us() + net::timeout_us();
                 }
             }
