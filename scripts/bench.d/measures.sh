@@ -118,7 +118,7 @@ measure_write() {
 	for s in "$@"; do
 		file=${PLACE[$s]}/written.$s
 		prepare 2 rm -f "$file"
-		# What the removal is in the journal of the origin is none of the new file's.
+		# What the journal of the origin has to do for the removal is not to be in it.
 		prepare 1 sync
 		sample --cold write "$s" $VT/measure write "$file" $((MIB << 20))
 		sample overwrite "$s" $VT/measure write "$file" $((MIB << 20))
