@@ -30,7 +30,7 @@ use crate::proto::{
     nodes::Node,
     reliable::{Begin, ReplyCache},
     wire::{
-        flags, Attributes, Credentials, Header, Kind, Lock, Time, ATTRIBUTES_BYTES,
+        flags, Attributes, Credentials, Header, Kind, Lock, LockKind, Time, ATTRIBUTES_BYTES,
         FILE_ATTR_BYTES, LOCK_BYTES, OPEN_TO_RUN, SPACE_BYTES,
     },
 };
@@ -430,6 +430,13 @@ fn with_file(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Ans
         }
         Kind::Lock => {
             let lock = Lock::decode(payload).ok_or(EINVAL)?;
+            // As of a local descriptor. An unlock may come after the close.
+            match lock.kind {
+                LockKind::Unlock => {}
+                LockKind::Write if !lock.flock && !lock.test => writable()?,
+                _ if opens.readers + opens.writers == 0 => return Err(EBADF),
+                _ => {}
+            }
             let found = share.lock(peer, header, &lock)?;
             answer.payload[..LOCK_BYTES].copy_from_slice(&found.encode());
             answer.length = LOCK_BYTES;
