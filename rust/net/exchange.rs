@@ -116,6 +116,17 @@ pub(super) fn prepare() {
     LAST.store(random >> 2, Relaxed);
 }
 
+/// Largest errno that programs know (EHWPOISON). Those beyond are the kernel's own, and some of them must not come out of a system call.
+const MAX_ERRNO: u64 = 133;
+
+/// What the errno in an answer is to a program here, whatever the peer may have put there.
+pub fn error_of(status: impl Into<u64>) -> Error {
+    match status.into() {
+        status @ 1..=MAX_ERRNO => Error::from_errno(-(status as i32)),
+        _ => EIO,
+    }
+}
+
 /// A request id: increasing, never 0, never given out again. Any context.
 pub fn next_request() -> u64 {
     LAST.fetch_add(1, Relaxed) + 1
@@ -568,7 +579,7 @@ impl Exchange for Call {
                 payload: copy,
             })
         } else {
-            Err(Error::from_errno(-i32::from(header.status)))
+            Err(error_of(header.status))
         };
         let was_done = outcome.is_ok();
         if !self.end(outcome) && was_done {

@@ -272,9 +272,12 @@ unsafe extern "C" fn receive_thread(data: *mut c_void) -> c_int {
             Ok(Some(packet)) => receiver.hand_on(&packet),
             Ok(None) => pause(),
             Err(error) if error == EAGAIN || error == EINTR => (),
-            Err(_) => {
+            Err(error) => {
                 dropped(Reason::ReceiveError);
-                pause();
+                // A wrong checksum is one packet's, and anybody's: it must not hold up the next ones.
+                if error != Error::from_errno(-(bindings::EBADMSG as i32)) {
+                    pause();
+                }
             }
         }
     }

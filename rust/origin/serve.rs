@@ -30,7 +30,7 @@ use crate::proto::{
     nodes::Node,
     reliable::{Begin, ReplyCache},
     wire::{
-        flags, Attributes, Credentials, Header, Kind, Lock, Time, ATTRIBUTES_BYTES,
+        flags, Attributes, Credentials, Header, Kind, Lock, LockKind, Time, ATTRIBUTES_BYTES,
         FILE_ATTR_BYTES, LOCK_BYTES, OPEN_TO_RUN, SPACE_BYTES,
     },
 };
@@ -430,6 +430,13 @@ fn with_file(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Ans
         }
         Kind::Lock => {
             let lock = Lock::decode(payload).ok_or(EINVAL)?;
+            // As of a local descriptor. An unlock may come after the close.
+            match lock.kind {
+                LockKind::Unlock => {}
+                LockKind::Write if !lock.flock && !lock.test => writable()?,
+                _ if opens.readers + opens.writers == 0 => return Err(EBADF),
+                _ => {}
+            }
             let found = share.lock(peer, header, &lock)?;
             answer.payload[..LOCK_BYTES].copy_from_slice(&found.encode());
             answer.length = LOCK_BYTES;
@@ -577,6 +584,7 @@ fn open(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Answer) 
         return Err(EROFS);
     }
     let by_descriptor = by_descriptor(path);
+    let truncate = by_descriptor.is_some() && open_flags as u32 & bindings::O_TRUNC != 0;
     let file = match &by_descriptor {
         Some(_) => {
             let _acting = Acting::begin(&user, false)?;
@@ -584,7 +592,15 @@ fn open(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Answer) 
             if run {
                 root.open_to_run(&path[1..])?
             } else {
-                root.open(&path[1..], open_flags & !(bindings::O_CREAT as i32), 0)?
+                // The name may lead anywhere in the system by now: nothing is changed before it is known to be this file.
+                let keep = bindings::O_ACCMODE | bindings::O_APPEND;
+                let access = if truncate && !write {
+                    bindings::O_RDWR
+                } else {
+                    0
+                };
+                let flags = open_flags as u32 & keep | access | bindings::O_NOFOLLOW;
+                root.open(&path[1..], flags as i32, 0)?
             }
         }
         None => {
@@ -627,6 +643,15 @@ fn open(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Answer) 
         {
             // Renamed over at this moment.
             return Err(ESTALE);
+        }
+        if truncate {
+            if !share.overwritable() {
+                return Err(EPERM);
+            }
+            // SAFETY: The file is open; we hold no lock.
+            kernel::error::to_result(unsafe {
+                bindings::vremote_origin_truncate(share.file.as_ptr(), 0)
+            })?;
         }
         // SAFETY: The file is open.
         if write && !unsafe { bindings::vremote_origin_writable(share.file.as_ptr()) } {

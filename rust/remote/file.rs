@@ -802,7 +802,7 @@ impl Exchange for Chunk {
     fn answer(&self, _peer: &Arc<Peer>, header: &Header, _payload: &[u8]) -> bool {
         self.end(match header.status {
             0 => Ok(*header),
-            status => Err(Error::from_errno(-c_int::from(status))),
+            status => Err(exchange::error_of(status)),
         });
         true
     }

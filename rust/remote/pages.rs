@@ -219,10 +219,8 @@ impl Exchange for Get {
         match header.kind {
             Kind::Grant => self.inode.granted(peer, header, None),
             Kind::Reply if header.status != 0 => {
-                self.inode.fail_request(
-                    self.header.request,
-                    Error::from_errno(-c_int::from(header.status)),
-                );
+                self.inode
+                    .fail_request(self.header.request, exchange::error_of(header.status));
                 true
             }
             _ => false,
@@ -474,7 +472,7 @@ impl Inode {
                 state.failed = None;
             }
             if header.status != 0 {
-                let error = Error::from_errno(-c_int::from(header.status));
+                let error = exchange::error_of(header.status);
                 if error == EBUSY || error == ENOMEM || error == EAGAIN {
                     // It will pass: the request is sent again, with growing pauses, until its deadline.
                     return false;

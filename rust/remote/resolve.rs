@@ -403,7 +403,7 @@ impl Exchange for Probe {
                 }
             }
             (0, None) => Err(EPROTO),
-            (status, _) => Err(Error::from_errno(-c_int::from(status))),
+            (status, _) => Err(exchange::error_of(status)),
         });
         true
     }

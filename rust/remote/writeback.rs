@@ -225,7 +225,7 @@ impl Exchange for Put {
         if header.status == 0 {
             self.confirmed(header);
         } else {
-            self.fail(Error::from_errno(-c_int::from(header.status)));
+            self.fail(exchange::error_of(header.status));
         }
         true
     }
@@ -373,7 +373,7 @@ impl Inode {
         self.learn_size(answer.seq, answer.size);
         if answer.index != 0 {
             // The origin tells the node; here every descriptor is.
-            let error = Error::from_errno(-(answer.index as c_int));
+            let error = exchange::error_of(answer.index);
             self.told_of_error(answer.count, error);
             return Err(error);
         }

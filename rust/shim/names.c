@@ -274,6 +274,12 @@ put:
 	return err;
 }
 
+/* Links of procfs and the like jump: their get_link needs a path walk around it. Such have a readlink of their own. */
+static bool is_magic(const struct dentry *link)
+{
+	return d_inode(link)->i_op->readlink;
+}
+
 /* Where a symlink leads; its length. */
 ssize_t vremote_names_read_link(const struct path *root, const char *name, u8 *buffer, size_t bytes)
 {
@@ -286,7 +292,7 @@ ssize_t vremote_names_read_link(const struct path *root, const char *name, u8 *b
 	err = vfs_path_lookup(root->dentry, root->mnt, name, 0, &path);
 	if (err)
 		return err;
-	if (d_is_symlink(path.dentry)) {
+	if (d_is_symlink(path.dentry) && !is_magic(path.dentry)) {
 		touch_atime(&path);
 		target = vfs_get_link(path.dentry, &done);
 	} else {
@@ -357,7 +363,7 @@ static ssize_t resolve_missing(const struct path *root, const char *name, u8 *bu
 			path_put(&path);
 			goto out;
 		}
-		target = vfs_get_link(path.dentry, &done);
+		target = is_magic(path.dentry) ? ERR_PTR(-ELOOP) : vfs_get_link(path.dentry, &done);
 		if (IS_ERR(target))
 			next = ERR_CAST(target);
 		else if (*target == '/')
@@ -529,6 +535,11 @@ int vremote_names_sync(const struct path *root, const char *name, u64 ino, bool 
 
 	if (err)
 		return err;
+	/* dentry_open asks for nothing: opening a FIFO would wait for its other end, opening a device do anything. */
+	if (!d_can_lookup(path.dentry)) {
+		path_put(&path);
+		return -ENOTDIR;
+	}
 	file = dentry_open(&path, O_RDONLY | O_DIRECTORY | O_LARGEFILE, current_cred());
 	path_put(&path);
 	if (IS_ERR(file))

@@ -134,6 +134,10 @@ check "… in a circle" r "os.symlink('circle', '$M/circle') or error_of(get, '$
 check "… out of the export" r "os.symlink('../../../../../etc/passwd', '$M/out') or error_of(get, '$M/out')" ELOOP
 check "… not followed if not wanted" r "error_of(os.open, '$M/tofile', RO | os.O_NOFOLLOW)" ELOOP
 must r "[os.unlink('$M/' + name) for name in ('tofile', 'moved/up', 'dangling', 'circle', 'out')]"
+must o "os.mkdir('$E/proc'); run('mount -t proc proc $E/proc')"
+check "a link of procfs, which leads where no path does" r "os.readlink('$M/proc/1/cwd')" EINVAL
+check "… nor can it be gone through" r "os.listdir('$M/proc/1/cwd/')" ELOOP
+must o "run('umount $E/proc'); os.rmdir('$E/proc')"
 check "a symlink is removed itself" r "os.unlink('$M/sym') or exists('$M/sym')" False
 check "a long target" r "os.symlink('l' * 4000, '$M/long') or os.readlink('$M/long') == 'l' * 4000"
 

@@ -57,6 +57,7 @@ expect_match "a second child finds everything there" "$(sum "$PEER" 1000 $DIR/pa
 # ---- ends
 expect_eq "the exit status" "$(forks exit "$PEER" 7)" "exited 7"
 expect_eq "a signal" "$(forks kill "$PEER" 15)" "killed 15"
+expect_eq "signals meanwhile" "$(forks signals "$PEER")" "killed 9"
 expect_eq "WNOHANG" "$(forks nohang "$PEER")" "0 then killed 9"
 expect_eq "waited for twice" "$(forks twice "$PEER")" ECHILD
 expect_eq "a signal after the end" "$(forks late "$PEER")" ESRCH

@@ -6,6 +6,7 @@
  *	forks errno ADDRESS            a fork that should fail: prints why
  *	forks exit ADDRESS STATUS      the child ends with STATUS
  *	forks kill ADDRESS SIGNAL      the child is killed
+ *	forks signals ADDRESS          signals that end system calls come all the time; the child is killed
  *	forks nohang|twice|late|wait|socket ADDRESS
  *	forks many ADDRESS N           N children at once
  *	forks series ADDRESS N         N children, one after the other: the milliseconds of each fork, and the bytes that eth0 has sent for it
@@ -17,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -35,6 +37,21 @@ static int print_status(int status)
 	else
 		printf("killed %d\n", WTERMSIG(status));
 	return 0;
+}
+
+static void ignore(int number)
+{
+	(void)number;
+}
+
+/* A signal that ends system calls with EINTR, every so many milliseconds; 0: no more. */
+static void interrupt(int milliseconds)
+{
+	struct itimerval every = { { 0, milliseconds * 1000 }, { 0, milliseconds * 1000 } };
+	struct sigaction action = { .sa_handler = ignore };
+
+	sigaction(SIGALRM, &action, NULL);
+	setitimer(ITIMER_REAL, &every, NULL);
 }
 
 /* A child that runs until it is killed. */
@@ -126,6 +143,8 @@ int main(int argc, char **argv)
 		if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends))
 			return 1;
 	}
+	if (!strcmp(what, "signals"))
+		interrupt(20);
 	if (!strcmp(what, "exit") || !strcmp(what, "twice") || !strcmp(what, "late")) {
 		child = myfork(address);
 		if (child == 0)
@@ -141,6 +160,12 @@ int main(int argc, char **argv)
 		if (vremote_kill(child, number) || vremote_wait(child, &status, 0) != child)
 			return print_errno();
 		return print_status(status);
+	}
+	if (!strcmp(what, "signals")) {
+		if (vremote_kill(child, SIGKILL))
+			return print_errno();
+		interrupt(0);
+		return vremote_wait(child, &status, 0) == child ? print_status(status) : print_errno();
 	}
 	if (!strcmp(what, "nohang")) {
 		printf("%d then ", vremote_wait(child, NULL, WNOHANG));

@@ -52,7 +52,7 @@ pub fn fork_by(daemon: &Path, to: Ipv4Addr) -> io::Result<Who> {
     };
     let moved = connect(daemon).and_then(|socket| {
         protocol::send(&socket, &Request::Fork { to }, Some(child.as_fd()))?;
-        match answer(&socket)? {
+        match outcome(&socket)? {
             Reply::Child(number) => Ok(Who::Parent(number)),
             _ => Err(Errno::PROTO.into()),
         }
@@ -79,7 +79,7 @@ pub fn wait(child: i32, block: bool) -> io::Result<Option<i32>> {
 pub fn kill(child: i32, signal: i32) -> io::Result<()> {
     let socket = connect(Path::new(protocol::SOCKET))?;
     protocol::send(&socket, &Request::Kill { child, signal }, None)?;
-    match answer(&socket)? {
+    match outcome(&socket)? {
         Reply::Done => Ok(()),
         _ => Err(Errno::PROTO.into()),
     }
@@ -100,6 +100,16 @@ fn answer(socket: &OwnedFd) -> io::Result<Reply> {
         // The daemon has ended in the middle.
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => Err(Errno::HOSTDOWN.into()),
         Err(error) => Err(error),
+    }
+}
+
+/// As [`answer`], whatever signals the program takes meanwhile: the daemon does what it was asked, and the caller has to know.
+fn outcome(socket: &OwnedFd) -> io::Result<Reply> {
+    loop {
+        match answer(socket) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use std::{
     path::Path,
 };
 
+use rustix::io::retry_on_intr;
 use rustix::net::{
     recvmsg, sendmsg, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
@@ -93,12 +94,14 @@ pub fn send(
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    sendmsg(
-        socket,
-        &[IoSlice::new(&packet)],
-        &mut control,
-        SendFlags::NOSIGNAL,
-    )?;
+    retry_on_intr(|| {
+        sendmsg(
+            &socket,
+            &[IoSlice::new(&packet)],
+            &mut control,
+            SendFlags::NOSIGNAL,
+        )
+    })?;
     Ok(())
 }
 
@@ -135,6 +138,7 @@ pub fn connect(path: &Path) -> io::Result<OwnedFd> {
         SocketFlags::CLOEXEC,
         None,
     )?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let address = SocketAddrUnix::new(path)?;
+    retry_on_intr(|| rustix::net::connect(&socket, &address))?;
     Ok(socket)
 }

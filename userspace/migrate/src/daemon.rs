@@ -94,15 +94,18 @@ pub fn run(port: u16) -> Result<(), Problem> {
             connections.fetch_sub(1, Relaxed);
             continue;
         }
-        let (place, connections) = (place.clone(), connections.clone());
+        let (place, served) = (place.clone(), connections.clone());
         let serve = move || {
             let peer = channel.peer.name.clone();
             if let Err(problem) = serve_peer(&place, channel) {
                 eprintln!("vremoted: {peer}: {problem}");
             }
-            connections.fetch_sub(1, Relaxed);
+            served.fetch_sub(1, Relaxed);
         };
-        thread::Builder::new().name("peer".into()).spawn(serve)?;
+        if let Err(error) = thread::Builder::new().name("peer".into()).spawn(serve) {
+            connections.fetch_sub(1, Relaxed);
+            eprintln!("vremoted: a peer is not served: {error}");
+        }
     }
     Ok(())
 }

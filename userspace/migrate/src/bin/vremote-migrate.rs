@@ -176,8 +176,10 @@ fn attempt(arguments: &Arguments, order: &Order) -> Result<bool, Problem> {
     timeline.end();
     if let Some(path) = &arguments.timeline {
         let title = format!("{} to {}", report.title, report.node);
-        std::fs::write(path, timeline.draw(&title))
-            .map_err(|error| Problem::plain(format!("{}: {error}", path.display())))?;
+        if let Err(error) = std::fs::write(path, timeline.draw(&title)) {
+            // What became of the process matters more.
+            eprintln!("vremote-migrate: no timeline: {}: {error}", path.display());
+        }
     }
     let outcome = moved?;
     if arguments.json {
