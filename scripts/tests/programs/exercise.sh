@@ -5,7 +5,7 @@
 #
 #   exercise "NODE …" EXERCISE OPTION …     one party in each of the nodes, the first of which has the file; a node may come twice.
 #                                           Status 0 if all were content. FIGURES is party 0's last line, and $TMP/party.K what
-#                                           party K printed.
+#                                           party K printed. After PARTY_SECONDS (14,500) a party that hangs is given up.
 #   figure NAME                             a number in that line; 0 if it is not there
 #   why                                     what the parties printed, without the figures of those that were content
 
@@ -17,7 +17,7 @@ exercise() {
 	for k in $nodes; do at+=${at:+,}10.77.0.$k; done
 	rm -f "$TMP"/party.*
 	for k in $nodes; do
-		on "$k" vremote-exercise "$1" --at "$at" --party $party "${@:2}" >"$TMP/party.$party" 2>&1 </dev/null &
+		timeout --kill-after=5 "${PARTY_SECONDS:-14500}" "$TOP/scripts/cluster" exec "$k" -- vremote-exercise "$1" --at "$at" --party $party "${@:2}" >"$TMP/party.$party" 2>&1 </dev/null &
 		pids+=($!)
 		party=$((party + 1))
 	done

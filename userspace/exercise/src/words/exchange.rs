@@ -20,8 +20,8 @@ const LENGTH: usize = 24;
 /// Answers that make a bound, and the questions that may be needed for them.
 const SAMPLES: usize = 8;
 const QUESTIONS: usize = 40;
-/// How long to wait for an answer.
-const PATIENCE: Duration = Duration::from_millis(30);
+/// How long to wait for an answer: longer than the delays that tests set, shorter than their limits by far.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// Between two bounds.
 const INTERVAL: Duration = Duration::from_millis(200);
 
