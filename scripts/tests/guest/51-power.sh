@@ -14,7 +14,6 @@ CUTS=${CUTS:-1000} EACH=50
 [ -n "${LONG:-}" ] || CUTS=10 EACH=5
 KINDS='fsync append dsync msync'
 IMAGE=$BUILD/cluster/${VREMOTE_CLUSTER:-default}/cut
-trap 'rc=$?; rm -rf "$TMP" "$IMAGE"; [ $rc != 0 ] || exit $VREMOTE_FAILED; exit $rc' EXIT
 mkdir -p "$IMAGE"
 
 begin /srv/power
@@ -70,7 +69,7 @@ cut_machine() { # SEED
 		found=$(on 1 python3 $VT/power.py check "$DIR/$kind" $kind "$1" "$acked" 2>&1)
 		[ "$found" = ok ] || wrong+=" $kind: $found"
 	done
-	expect_eq "power cut of the machine, seed $1: all that was confirmed by then is on the disk" "$wrong" ''
+	expect_eq "the machine loses its power, seed $1: all that was confirmed by then is on the disk" "$wrong" ''
 	sh_on 1 'rm -rf "$1"/*' "$DIR"
 }
 
@@ -83,9 +82,10 @@ for ((seed = 1; disks + machines < CUTS; seed++)); do
 		cut_disk $seed || { good=0 && break; }
 		disks=$((disks + 1))
 	done
-	expect "… of the disk, seed $seed: all that was confirmed is on each of $((n - 1)) images" [ $good = 1 ]
+	expect "what is on the disk is all that was confirmed, seed $seed: in $((n - 1)) moments" [ $good = 1 ]
 	cut_machine $seed
 	machines=$((machines + 1))
 done
 note "$disks cuts of the disk, $machines of the machine; $records times a record was confirmed before one"
+rm -rf "$IMAGE"
 finish
