@@ -8,6 +8,7 @@ mod fileattr;
 mod grant;
 mod local;
 mod lock;
+mod lookup;
 mod namespace;
 mod pages;
 mod serve;
@@ -271,7 +272,10 @@ pub(crate) fn status(out: &mut impl Write) -> fmt::Result {
             if at == 0 { "" } else { "," },
             share.id
         )?;
-        crate::stats::write_json_string(out, serve::path_of(share).as_deref().unwrap_or(b""))?;
+        crate::stats::write_json_string(
+            out,
+            lookup::Object::of(share).path().as_deref().unwrap_or(b""),
+        )?;
         write!(
             out,
             ",\"size\":{},\"descriptors\":{descriptors},\"remote_opens\":{opens},\"pages_shared\":{},\"pages_owned\":{owned},\
