@@ -57,26 +57,28 @@ void vremote_origin_unbecome(const struct cred *old)
 }
 
 /*
- * Whoever changes a file takes its set-id bits away. Work items have the right not to, which is for nobody but local programs; they
- * give it up here. NULL: there is nothing to give up.
+ * What remotes write is written by work items, which may do whatever the kernel may. With these credentials they may not what is for programs
+ * of this node alone: take the blocks that ext4 reserves for a user (by fsuid) or for root, exceed quotas (CAP_SYS_RESOURCE), leave set-id
+ * bits to what is changed (CAP_FSETID). All other rights stay: whether a file may be written to was asked when it was opened.
  */
-static const struct cred *begin_change(struct file *file)
-{
-	struct cred *new;
+static const struct cred *afar;
 
-	if (!(file_inode(file)->i_mode & (S_ISUID | S_ISGID)))
-		return NULL;
-	new = prepare_kernel_cred(&init_task);
+int vremote_origin_init(void)
+{
+	struct cred *new = prepare_kernel_cred(&init_task);
+
 	if (!new)
-		return ERR_PTR(-ENOMEM);
+		return -ENOMEM;
+	new->fsuid = KUIDT_INIT(VREMOTE_NOBODY);
+	cap_lower(new->cap_effective, CAP_SYS_RESOURCE);
 	cap_lower(new->cap_effective, CAP_FSETID);
-	return override_creds(new);
+	afar = new;
+	return 0;
 }
 
-static void end_change(const struct cred *old)
+void vremote_origin_exit(void)
 {
-	if (old)
-		put_cred(revert_creds(old));
+	put_cred(afar);
 }
 
 /*
@@ -212,30 +214,20 @@ bool vremote_origin_is_below(struct file *file, const struct path *root)
 	return path_is_under(&file->f_path, root);
 }
 
-/* f_path is a member of a union. */
+/* f_path is a member of a union; credentials are opaque to Rust. */
 int vremote_origin_truncate(struct file *file, loff_t size)
 {
-	const struct cred *old = begin_change(file);
-	int err;
+	CLASS(override_creds, before)(afar);
 
-	if (IS_ERR(old))
-		return PTR_ERR(old);
-	err = vfs_truncate(&file->f_path, size);
-	end_change(old);
-	return err;
+	return vfs_truncate(&file->f_path, size);
 }
 
 /* As above. */
 int vremote_origin_allocate(struct file *file, int mode, loff_t offset, loff_t bytes)
 {
-	const struct cred *old = begin_change(file);
-	int err;
+	CLASS(override_creds, before)(afar);
 
-	if (IS_ERR(old))
-		return PTR_ERR(old);
-	err = vfs_fallocate(file, mode, offset, bytes);
-	end_change(old);
-	return err;
+	return vfs_fallocate(file, mode, offset, bytes);
 }
 
 /* The flags are macros. */
@@ -365,9 +357,13 @@ void vremote_origin_write_out(struct file *file, u64 first, u64 last)
  * Puts bytes that came home into the page cache and marks them dirty, the way a store through a mapping would: without
  * the inode lock, which a task that waits for these very bytes may hold. Nothing is written at or beyond i_size; truncation
  * holds off installs by resize_begin.
+ *
+ * `dirty`: the page was when it went away. What room it had on the disk was given up then, perhaps only room that is for root, and is
+ * taken back whatever there is: bytes that a program of this node has written must not be lost for want of it.
  */
-int vremote_origin_install(struct file *file, unsigned long index, const void *data, size_t bytes)
+int vremote_origin_install(struct file *file, unsigned long index, const void *data, size_t bytes, bool dirty)
 {
+	CLASS(override_creds, before)(dirty ? kernel_cred() : afar);
 	struct address_space *mapping = file->f_mapping;
 	struct inode *inode = file_inode(file);
 	loff_t pos = (loff_t)index << PAGE_SHIFT;
@@ -420,19 +416,13 @@ void vremote_origin_touch(struct file *file)
 ssize_t vremote_origin_write(struct file *file, const void *data, size_t bytes, loff_t *pos, bool append)
 {
 	struct kvec vec = { .iov_base = (void *)data, .iov_len = bytes };
-	const struct cred *old;
+	CLASS(override_creds, before)(afar);
 	struct iov_iter iter;
-	ssize_t written;
 
 	if (!append && IS_APPEND(file_inode(file)))
 		return -EPERM;
-	old = begin_change(file);
-	if (IS_ERR(old))
-		return PTR_ERR(old);
 	iov_iter_kvec(&iter, ITER_SOURCE, &vec, 1, bytes);
-	written = vfs_iter_write(file, &iter, pos, append ? RWF_APPEND : 0);
-	end_change(old);
-	return written;
+	return vfs_iter_write(file, &iter, pos, append ? RWF_APPEND : 0);
 }
 
 /* The file is nobody's: what its cursor of errors has missed is not to be told to who happens to ask first. */

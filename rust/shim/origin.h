@@ -13,7 +13,9 @@
 
 struct cred;
 
-/* Credentials of a remote opener */
+/* Credentials: of what remotes write, and of a remote opener */
+int vremote_origin_init(void);
+void vremote_origin_exit(void);
 const struct cred *vremote_origin_become(u32 uid, u32 gid, const u32 *groups, unsigned int ngroups, bool squash);
 void vremote_origin_unbecome(const struct cred *old);
 
@@ -52,7 +54,7 @@ void vremote_origin_unmark(struct file *file);
 struct folio *vremote_origin_read_folio(struct file *file, unsigned long index);
 void vremote_origin_readahead(struct file *file, unsigned long index, unsigned int count);
 void vremote_origin_write_out(struct file *file, u64 first, u64 last);
-int vremote_origin_install(struct file *file, unsigned long index, const void *data, size_t bytes);
+int vremote_origin_install(struct file *file, unsigned long index, const void *data, size_t bytes, bool dirty);
 void vremote_origin_touch(struct file *file);
 ssize_t vremote_origin_write(struct file *file, const void *data, size_t bytes, loff_t *pos, bool append);
 int vremote_origin_sync(struct file *file, bool datasync);
