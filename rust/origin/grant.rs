@@ -111,13 +111,14 @@ impl Share {
 
     /// Puts the bytes of a `Put` into the page cache.
     pub(super) fn install(self: &Arc<Self>, index: u64, todo: &mut Todo) {
-        let (incoming, touched) = {
+        let (incoming, touched, dirty) = {
             let mut state = self.state.lock();
+            let dirty = state.stash.get(&index).is_some();
             let incoming = state.active.get_mut(&index).and_then(|active| {
                 active.worker = super::task();
                 active.incoming.take()
             });
-            (incoming, core::mem::take(&mut state.touched))
+            (incoming, core::mem::take(&mut state.touched), dirty)
         };
         if touched {
             // SAFETY: The file is open; we hold no lock.
@@ -131,6 +132,7 @@ impl Share {
                     index as usize,
                     bytes.as_ptr().cast(),
                     bytes.len(),
+                    dirty,
                 )
             },
             None => 0,
@@ -388,6 +390,7 @@ impl Share {
                 index as usize,
                 bytes.as_ptr().cast(),
                 bytes.len(),
+                true,
             )
         });
         let old = {

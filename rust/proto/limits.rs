@@ -61,6 +61,13 @@ pub const UNLOCK_WAIT_US: u64 = 1_000_000;
 /// Longest path, as `PATH_MAX` counts it less the final NUL.
 pub const MAX_PATH: usize = 4095;
 
+/// How often the origin looks a name up in all while directories of it are moved at that very moment; then the answer is `EAGAIN`. One
+/// look-up takes microseconds.
+pub const LOOKUP_TRIES: usize = 32;
+
+/// Symlinks that are followed from one name: as many as the kernel follows.
+pub const MAX_LINKS: usize = 40;
+
 /// Longest name of a node, and of one path component.
 pub const MAX_NAME: usize = 255;
 
