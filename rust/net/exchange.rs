@@ -517,16 +517,16 @@ pub struct Answer {
     pub payload: KVVec<u8>,
 }
 
-/// Takes back what a request has done, when its answer says that it was, and nobody waits for it any more: request, its payload,
-/// answer. Receive thread: must not wait.
-pub type Undo = fn(&Arc<Peer>, &Header, &[u8], &Header);
+/// What to do with an answer that comes when nobody waits for it any more; if it says that the request was done, that is to be taken back.
+/// Request, its payload, answer. Receive thread: must not wait.
+pub type Late = fn(&Arc<Peer>, &Header, &[u8], &Header);
 
 /// A request that somebody waits for.
 #[pin_data]
 struct Call {
     header: Header,
     payload: KVVec<u8>,
-    undo: Option<Undo>,
+    late: Option<Late>,
     #[pin]
     outcome: SpinLock<Outcome>,
     #[pin]
@@ -581,10 +581,9 @@ impl Exchange for Call {
         } else {
             Err(error_of(header.status))
         };
-        let was_done = outcome.is_ok();
-        if !self.end(outcome) && was_done {
-            if let Some(undo) = self.undo {
-                undo(peer, &self.header, &self.payload, header);
+        if !self.end(outcome) {
+            if let Some(late) = self.late {
+                late(peer, &self.header, &self.payload, header);
             }
         }
         true
@@ -603,7 +602,7 @@ impl Exchange for Call {
     }
 
     fn outlives(&self) -> bool {
-        self.undo.is_some()
+        self.late.is_some()
     }
 }
 
@@ -616,29 +615,40 @@ impl Exchange for Call {
 /// there has been no session until the time was up; `ESTALE`: it began a new session; `EINTR`: the task was killed; `EINVAL`:
 /// more than `MAX_PAYLOAD` bytes; `ENOMEM`.
 pub fn call(peer: &Arc<Peer>, header: Header, payload: &[u8]) -> Result<Answer> {
-    call_or(peer, header, payload, None)
-}
-
-/// As [`call`]. If that gives up, and the answer comes later and says that the request was done, `undo` takes it back: what is not known
-/// here must not go on at the peer for ever.
-///
-/// # Errors
-///
-/// As [`call`].
-pub fn call_or(
-    peer: &Arc<Peer>,
-    mut header: Header,
-    payload: &[u8],
-    undo: Option<Undo>,
-) -> Result<Answer> {
-    if payload.len() > crate::proto::limits::MAX_PAYLOAD {
-        return Err(EINVAL);
-    }
     let once = if header.kind.once() {
         Some(Once::begin(peer)?)
     } else {
         None
     };
+    call_with(peer, once, header, payload, None)
+}
+
+/// As [`call`], of a request that must not run twice. If that gives up ([`gave_up`]), `late` gets the answer when it comes, unless the session ends
+/// before: what is not known here must not go on at the peer for ever.
+///
+/// # Errors
+///
+/// As [`call`].
+pub fn call_once(once: Once, header: Header, payload: &[u8], late: Late) -> Result<Answer> {
+    let peer = once.peer.clone();
+    call_with(&peer, Some(once), header, payload, Some(late))
+}
+
+/// Whether a call failed with this because nobody waits for its answer any more: what it asks for may yet be done.
+pub fn gave_up(error: Error) -> bool {
+    [ETIMEDOUT, ENOTCONN, EINTR].contains(&error)
+}
+
+fn call_with(
+    peer: &Arc<Peer>,
+    once: Option<Once>,
+    mut header: Header,
+    payload: &[u8],
+    late: Option<Late>,
+) -> Result<Answer> {
+    if payload.len() > crate::proto::limits::MAX_PAYLOAD {
+        return Err(EINVAL);
+    }
     header.request = next_request();
     let mut copy = KVVec::new();
     copy.extend_from_slice(payload, GFP_KERNEL)?;
@@ -646,7 +656,7 @@ pub fn call_or(
         try_pin_init!(Call {
             header,
             payload: copy,
-            undo,
+            late,
             outcome <- new_spinlock!(Outcome::Open),
             done <- Event::new(),
         }),
@@ -655,7 +665,7 @@ pub fn call_or(
     begin(peer, header.request, call.clone(), Some(timeout_us()), once)?;
     let waited = call.done.wait(longest_wait_us());
     let outcome = call.take();
-    if undo.is_some() {
+    if late.is_some() {
         // If it is over, this does nothing.
         outlive(header.request);
     } else {

@@ -27,7 +27,7 @@ use crate::bindings;
 use crate::net::{
     self,
     batch::ONE_GO,
-    exchange::{self, call, call_or, Exchange, Once},
+    exchange::{self, call, call_once, Exchange, Once},
     peer::Peer,
 };
 use crate::proto::{
@@ -141,15 +141,17 @@ pub(super) fn open_at(
         size: u64::from(mode),
         ..Header::new(Kind::Open)
     };
-    let undo = |peer: &Arc<Peer>, request: &Header, _: &[u8], answer: &Header| {
-        close_at(
-            peer,
-            session_of(answer),
-            answer.file,
-            writes(request.index as u32),
-        );
+    let late = |peer: &Arc<Peer>, request: &Header, _: &[u8], answer: &Header| {
+        if answer.status == 0 {
+            close_at(
+                peer,
+                session_of(answer),
+                answer.file,
+                writes(request.index as u32),
+            );
+        }
     };
-    let answer = call_or(peer, header, &payload, Some(undo))?;
+    let answer = call_once(Once::begin(peer)?, header, &payload, late)?;
     let attributes = Attributes::decode(&answer.payload).ok_or(EPROTO)?;
     if answer.header.file == 0 {
         return Err(EPROTO);

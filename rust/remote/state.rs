@@ -32,6 +32,7 @@ use kernel::{
 };
 
 use super::{
+    lock::Operation,
     pages::{Failed, Request},
     recall::{Claimed, Outcome},
     writeback::Put,
@@ -68,7 +69,7 @@ impl Identity {
 }
 
 /// A file's id at its origin, and the session in which it is that file's: in another one it is another's, or nobody's.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileId {
     id: u64,
     /// [`Peer::session`].
@@ -119,6 +120,8 @@ pub(super) struct State {
     pub(super) confirmed: u32,
     /// `Invalidate`s and `Recall`s that could not be done at once: the work item does them.
     pub(super) jobs: KVec<Header>,
+    /// Operations on locks of which the origin may not have heard yet.
+    pub(super) operations: KVec<Operation>,
     /// Pages that a writer has asked for and not yet written: recalls of them wait a moment.
     pub(super) claims: KVec<Claimed>,
     /// How many [`Entered`] there are.
@@ -178,6 +181,8 @@ pub(crate) struct Inode {
     pub(super) stores: Atomic<u64>,
     /// Written to here, and the origin, whose the times are, does not know yet.
     pub(super) touched: Atomic<bool>,
+    /// Makes the names of the owners of locks differ from those that the same owners had in an earlier inode of the file (`lock.rs`).
+    pub(super) salt: u64,
     #[pin]
     pub(super) state: SpinLock<State>,
     /// [`Copy::word`] of each page; under the lock of `state`.
@@ -321,6 +326,7 @@ impl Inode {
                 raw: Atomic::new(0),
                 stores: Atomic::new(u64::MAX),
                 touched: Atomic::new(false),
+                salt: exchange::next_request(),
                 state <- new_spinlock!(State {
                     file: 0,
                     session: (0, 0),
@@ -333,6 +339,7 @@ impl Inode {
                     puts: KVec::new(),
                     confirmed: 0,
                     jobs: KVec::new(),
+                    operations: KVec::new(),
                     claims: KVec::new(),
                     busy: 0,
                     evicting: false,
@@ -699,6 +706,8 @@ impl Inode {
             state.lives += 1;
             // Their seqs mean nothing in the next session.
             state.jobs.clear();
+            // With the session the origin has ended all locks.
+            state.operations.clear();
             (
                 core::mem::take(&mut state.file),
                 core::mem::take(&mut state.puts),

@@ -150,6 +150,27 @@ for how in by_fcntl by_flock; do
 	check "… none is lost" o "struct.unpack('<Q', os.pread(plain, 8, 0))[0]" $total
 done
 
+# ---- what is late on the network: it takes nothing away that its owner has got since
+keeps() { # WHAT: for longer than it takes until what was lost is sent again
+	check "$1" o "[time.sleep(0.1) or error_of(posix, plain, W, 0, 10) for _ in range($((VREMOTE_DEBUG ? 80 : 40)))] == ['EAGAIN'] * $((VREMOTE_DEBUG ? 80 : 40))"
+}
+must r "posix(fd, W, 0, 10)"
+fault 2 partition
+check "an unlock does not wait long for a network that is down" r "timed(posix, fd, U, 0, 10)[1] < $((VREMOTE_DEBUG ? 8 : 3))"
+must r "time.sleep(0.7)"
+fault 2 heal
+check "… the owner locks again as soon as it is up" r "error_of(posix, fd, W, 0, 10)" none
+keeps "… and keeps that lock"
+must r "posix(fd, U, 0, 10)"
+fault 2 partition
+check "a lock that the origin does not answer fails in time" r "bounded(lambda: posix(fd, W, 0, 10), 'EIO ETIMEDOUT', $((VREMOTE_DEBUG ? 20 : 8)))"
+fault 2 heal
+check "… the owner locks again as soon as it is up" r "wait(lambda: error_of(posix, fd, W, 0, 10) == 'none', 15)"
+keeps "… and keeps that lock"
+must r "posix(fd, U, 0, 10)"
+check "… until it is unlocked" o "error_of(posix, plain, W, 0, 10)" none
+must o "posix(plain, U, 0, 10)"
+
 # ---- a node that goes away
 must r "posix(fd, W, 0, 10); fcntl.flock(fd, EX)"
 check "a remote holds locks" o "(error_of(posix, plain, W), error_of(fcntl.flock, plain, SH | NB))" "('EAGAIN', 'EAGAIN')"
