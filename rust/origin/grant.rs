@@ -173,23 +173,14 @@ impl Share {
         if self.state.lock().is_frozen(index) {
             return Granting::Failed(EAGAIN_STATUS);
         }
-        let size = self.size();
-        let Some(rest) = size
-            .checked_sub(index * PAGE_BYTES as u64)
-            .filter(|rest| *rest > 0)
-        else {
+        if self.bytes_in(index) == 0 {
             return Granting::Failed(ENODATA as u16);
-        };
+        }
         if context == Context::Grants {
             if let Some(active) = self.state.lock().active.get_mut(&index) {
                 active.worker = super::task();
             }
         }
-        let length = if grant.data {
-            rest.min(PAGE_BYTES as u64) as usize
-        } else {
-            0
-        };
 
         // The stash is newer than disk and page cache. With an owner recorded, this is a grant repeated to it.
         let stashed = {
@@ -208,6 +199,7 @@ impl Share {
             Stashed::Owned(None) => return Granting::Failed(ENOMEM_STATUS),
             Stashed::Owned(Some(bytes)) => {
                 self.commit(index, None, todo);
+                let length = if grant.data { self.bytes_in(index) } else { 0 };
                 let bytes = Payload::Bytes(&bytes[..length.min(bytes.len())]);
                 self.send_grant(index, grant, bytes, todo, out);
                 return Granting::Done;
@@ -285,6 +277,12 @@ impl Share {
             if !self.still_granting(index, grant) {
                 return Granting::Failed(EIO_STATUS);
             }
+            // With the folio locked: whoever writes behind the end of the file, into this page, makes the file longer before the folio is
+            // unlocked. With the size of before that, the remote would take what was written for something behind the end, and have zeros.
+            let length = self.bytes_in(index);
+            if length == 0 {
+                return Granting::Failed(ENODATA as u16);
+            }
             let mut stash = None;
             if grant.write {
                 // What the disk has refused is clean, and here alone. If the grant is lost it goes out again, and must be the same
@@ -301,12 +299,19 @@ impl Share {
             self.commit(index, stash, todo);
             // Copied when the batch leaves. Who writes to this page here before that has had it invalidated, which kills the grant;
             // and once ownership went with it nobody has it but us.
+            let length = if grant.data { length } else { 0 };
             let bytes = Payload::Page(Folio::clone(&folio), length);
             drop(folio);
             self.send_grant(index, grant, bytes, todo, out);
             return Granting::Done;
         }
         Granting::Failed(EBUSY_STATUS)
+    }
+
+    /// How many bytes of the file the page has.
+    fn bytes_in(&self, index: u64) -> usize {
+        let rest = self.size().saturating_sub(index * PAGE_BYTES as u64);
+        rest.min(PAGE_BYTES as u64) as usize
     }
 
     /// Whether the requester still is the one that the page's transaction serves.

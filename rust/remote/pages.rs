@@ -33,7 +33,7 @@ use crate::net::{
 };
 use crate::proto::{
     copy::{GrantVerdict, Pending, Want},
-    limits::MAX_BATCH_PAGES,
+    limits::{MAX_BATCH_PAGES, PAGE_BYTES},
     reliable::PageAssembly,
     wire::{flags, Header, Kind},
 };
@@ -508,6 +508,10 @@ impl Inode {
                     GrantVerdict::Accept => {
                         fill = place.take();
                         self.set_copy(state, page, copy);
+                        if data {
+                            let end = page * PAGE_BYTES as u64 + u64::from(header.length);
+                            self.reaches(state, end);
+                        }
                     }
                     GrantVerdict::Retry if matches!(slot.hold, Hold::Fill(_)) => {
                         slot.again = true;

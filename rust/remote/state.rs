@@ -530,15 +530,27 @@ impl Inode {
         // A file that the origin does not share has no counter; then no descriptor here depends on the order either.
         if seq > state.size_seq || (seq == 0 && state.readers == 0 && state.writers == 0) {
             state.size_seq = state.size_seq.max(seq);
-            state.size = size;
-            let raw = self.raw();
-            if raw.is_null() {
-                return;
-            }
-            // SAFETY: The inode is valid, because `evict` takes it away under the state's lock, which also serialises all writers of the
-            // size. Readers on 64-bit machines, the only ones supported, read it whole.
-            unsafe { core::ptr::write_volatile(&raw mut (*raw).i_size, size as i64) };
+            self.put_size(&mut state, size);
         }
+    }
+
+    /// The file goes on to here at least: a page with its bytes was granted, which whoever cuts them off takes away again first. An answer
+    /// that the origin decided on after the grant, but gave before the file grew to that, may say less. Under the state's lock.
+    pub(super) fn reaches(&self, state: &mut State, end: u64) {
+        if end > state.size {
+            self.put_size(state, end);
+        }
+    }
+
+    fn put_size(&self, state: &mut State, size: u64) {
+        state.size = size;
+        let raw = self.raw();
+        if raw.is_null() {
+            return;
+        }
+        // SAFETY: The inode is valid, because `evict` takes it away under the state's lock, which also serialises all writers of the
+        // size. Readers on 64-bit machines, the only ones supported, read it whole.
+        unsafe { core::ptr::write_volatile(&raw mut (*raw).i_size, size as i64) };
     }
 
     /// Takes what an answer of the origin says. The kernel's inode must be valid. Process context.

@@ -105,24 +105,15 @@ impl Share {
         if self.state.borrow().is_frozen(index) {
             return Granting::Failed(Errno::EAGAIN);
         }
-        let size = self.size();
-        let Some(rest) = size
-            .checked_sub(index * PAGE_BYTES as u64)
-            .filter(|rest| *rest > 0)
-        else {
+        if self.bytes_in(index) == 0 {
             return Granting::Failed(Errno::ENODATA);
-        };
+        }
         if context == Context::Grants {
             let task = self.node().world.sim.current_number();
             if let Some(active) = self.state.borrow_mut().active.get_mut(&index) {
                 active.worker = task;
             }
         }
-        let length = if grant.data {
-            rest.min(PAGE_BYTES as u64) as usize
-        } else {
-            0
-        };
         let stashed = {
             let state = self.state.borrow();
             let owned = state
@@ -138,6 +129,7 @@ impl Share {
         match stashed {
             Stashed::Owned(bytes) => {
                 self.commit(index, None, todo);
+                let length = if grant.data { self.bytes_in(index) } else { 0 };
                 self.send_grant(index, grant, &bytes[..length.min(bytes.len())]);
                 return Granting::Done;
             }
@@ -202,6 +194,10 @@ impl Share {
             if !self.still_granting(index, grant) {
                 return Granting::Failed(Errno::EIO);
             }
+            let length = self.bytes_in(index);
+            if length == 0 {
+                return Granting::Failed(Errno::ENODATA);
+            }
             let bytes: Bytes = folio.bytes().as_slice().into();
             let mut stash = None;
             if grant.write {
@@ -218,10 +214,16 @@ impl Share {
             }
             self.commit(index, stash, todo);
             drop(folio);
+            let length = if grant.data { length } else { 0 };
             self.send_grant(index, grant, &bytes[..length]);
             return Granting::Done;
         }
         Granting::Failed(Errno::EBUSY)
+    }
+
+    fn bytes_in(&self, index: u64) -> usize {
+        let rest = self.size().saturating_sub(index * PAGE_BYTES as u64);
+        rest.min(PAGE_BYTES as u64) as usize
     }
 
     fn still_granting(&self, index: u64, grant: &Grant) -> bool {

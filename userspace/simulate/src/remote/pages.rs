@@ -430,6 +430,10 @@ impl Inode {
                     GrantVerdict::Accept => {
                         fill = place.take();
                         state.set_copy(page, copy);
+                        if data {
+                            let end = page * PAGE_BYTES as u64 + u64::from(header.length);
+                            state.reaches(end);
+                        }
                     }
                     GrantVerdict::Retry if matches!(slot.hold, Hold::Fill(_)) => {
                         slot.again = true;

@@ -82,6 +82,11 @@ impl State {
         self.usable().map(|_| self.lives)
     }
 
+    /// The file goes on to here at least: a page with its bytes was granted.
+    pub fn reaches(&mut self, end: u64) {
+        self.size = self.size.max(end);
+    }
+
     /// Size of the file as far as known here.
     pub fn size(&self) -> u64 {
         self.size
