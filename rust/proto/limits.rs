@@ -108,5 +108,13 @@ pub const HELLO_HURRY_US: u64 = 250_000;
 /// Who has answered no hello of so long takes part in no decision: what it holds is taken back when its lease has run out.
 pub const DEAF_US: u64 = 2 * HELLO_INTERVAL_US;
 
+/// For how long a peer is asked for a page in vain, in all rounds since it last gave that page up, before everything that it was granted
+/// is taken back. Far longer than a node needs that is there and has much to do: what it has written and not synced is lost by it.
+/// See [`overdue_rounds`](super::lease::overdue_rounds).
+pub const OVERDUE_US: u64 = 60_000_000;
+
+/// The fewest rounds that this takes. One may run out because this node stood still.
+pub const OVERDUE_ROUNDS: u16 = 3;
+
 /// A peer silent for so long is shown as down.
 pub const PEER_DOWN_US: u64 = 5_000_000;
