@@ -10,6 +10,7 @@ mod local;
 mod lock;
 mod namespace;
 mod pages;
+mod quota;
 mod serve;
 mod share;
 mod xattr;

@@ -19,7 +19,8 @@ use kernel::{
 
 use super::{
     grant::{Grant, Granting},
-    share::{Active, Bytes, Share, State},
+    quota,
+    share::{Active, Incoming, Share, State},
 };
 use crate::net::{
     batch::{Batch, Payload},
@@ -186,12 +187,12 @@ struct Spare {
 }
 
 impl Share {
-    /// Feeds one event of page `index` to the directory and does what follows from it. `incoming`: the bytes of a `Put`.
+    /// Feeds one event of page `index` to the directory and does what follows from it. `incoming`: what a `Put` has brought.
     pub(super) fn drive(
         self: &Arc<Self>,
         index: u64,
         event: Event,
-        incoming: Option<Bytes>,
+        incoming: Option<Incoming>,
         context: Context,
         out: &mut Outbox,
     ) {
@@ -210,7 +211,13 @@ impl Share {
     /// One step of the directory for page `index`, under the share's lock.
     ///
     /// If memory for a new record is short, the event is dropped as if its message had been lost.
-    pub(super) fn step(&self, index: u64, event: Event, incoming: Option<Bytes>, todo: &mut Todo) {
+    pub(super) fn step(
+        &self,
+        index: u64,
+        event: Event,
+        incoming: Option<Incoming>,
+        todo: &mut Todo,
+    ) {
         let mut spare = Spare::default();
         let mut incoming = incoming;
         loop {
@@ -413,8 +420,7 @@ impl Share {
     fn waits_for(&self, header: &Header, node: Node) -> bool {
         let state = self.state.lock();
         let active = state.active.get(&header.index);
-        active
-            .is_some_and(|active| directory::waits_for(&active.tx, header.seq, node).is_some())
+        active.is_some_and(|active| directory::waits_for(&active.tx, header.seq, node).is_some())
     }
 
     /// The time of this request of a round is up. Who has kept the page for too long by now gets no new lease.
@@ -467,6 +473,11 @@ impl Share {
         Ok(())
     }
 
+    /// Whether something is under way with the page.
+    pub(super) fn is_active(&self, index: u64) -> bool {
+        self.state.lock().active.get(&index).is_some()
+    }
+
     /// Whether a remote holds a page of the file.
     pub(super) fn holds(&self, node: Node) -> bool {
         let state = self.state.lock();
@@ -514,6 +525,7 @@ impl Share {
         for _ in 0..writers {
             self.end_writing();
         }
+        quota::OPENS.give_back(node, readers + writers);
         for _ in 0..readers + writers {
             crate::pin::unpin();
         }
@@ -543,7 +555,7 @@ impl State {
         file: u64,
         index: u64,
         event: Event,
-        incoming: &mut Option<Bytes>,
+        incoming: &mut Option<Incoming>,
         todo: &mut Todo,
         spare: Spare,
     ) {

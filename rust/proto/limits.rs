@@ -71,6 +71,28 @@ pub const MAX_GROUPS: usize = 64;
 /// Requests that may wait for one page at the origin. One more is dropped; its sender retransmits.
 pub const MAX_WAITERS: usize = 8;
 
+/// Descriptors that the programs of one remote may have open at an origin; one more is `ENFILE`.
+pub const MAX_OPENS: u32 = 65_536;
+
+/// Requests of one peer that are run, or wait to be, other than those for pages. One more is dropped; its sender retransmits. Half of what the
+/// kernel runs at once of one queue: requests that a disk keeps waiting must not keep everybody's pages waiting.
+pub const MAX_WORK: u32 = 512;
+
+/// Pages that are being brought into a state to be granted because one peer has asked first. Requests for further ones are dropped; their
+/// sender retransmits.
+pub const MAX_GETS: u32 = 65_536;
+
+/// Owners of locks that one remote may have in all files of an origin; one more is `ENOLCK`.
+pub const MAX_PEER_LOCK_OWNERS: u32 = 65_536;
+
+/// Pages of one peer that wait to be put into the page cache although nobody has asked for them. One more is dropped; its sender
+/// retransmits.
+pub const MAX_INSTALLS: u32 = 4096;
+
+/// What part of an origin's memory may be taken by last versions of pages that are on no disk while remotes own them: one of so many parts.
+/// With more than that, pages are written to disk before they are granted away. A disk that has refused some makes an exception.
+pub const MAX_STASH: u64 = 16;
+
 /// Replies to requests that must not run twice, kept per peer.
 pub const MAX_REPLIES: usize = 256;
 
