@@ -14,7 +14,7 @@ use kernel::{
 use super::{
     drain,
     pages::{Context, Outbox, Todo},
-    share::{Bytes, Share},
+    share::{Bytes, Incoming, Share, Stash},
 };
 use crate::bindings;
 use crate::folio::{Folio, Locked};
@@ -64,10 +64,10 @@ const EPERM_STATUS: u16 = bindings::EPERM as u16;
 const EROFS_STATUS: u16 = bindings::EROFS as u16;
 
 /// What the stash keeps of a page that is granted away dirty. May sleep for memory.
-fn stash_of(index: u64, folio: &Locked) -> Result<RBTreeNode<u64, Bytes>> {
+fn stash_of(index: u64, folio: &Locked) -> Result<RBTreeNode<u64, Stash>> {
     let mut copy = KVVec::zeroed(PAGE_BYTES, GFP_KERNEL)?;
     folio.copy_out(0, &mut copy);
-    RBTreeNode::new(index, copy, GFP_KERNEL)
+    RBTreeNode::new(index, Stash::new(copy), GFP_KERNEL)
 }
 
 fn copy_of(bytes: &[u8]) -> Option<Bytes> {
@@ -126,7 +126,7 @@ impl Share {
         }
         let status = match &incoming {
             // SAFETY: The file is open and the bytes are ours; we hold no lock.
-            Some(bytes) => unsafe {
+            Some(Incoming { bytes, .. }) => unsafe {
                 bindings::vremote_origin_install(
                     self.file.as_ptr(),
                     index as usize,
@@ -267,7 +267,7 @@ impl Share {
             }
             // A statement of its own: the lock must not be held while the page is written.
             let pulled = self.state.lock().pulls != 0;
-            if grant.write && pulled && folio.dirty() {
+            if grant.write && (pulled || Stash::is_full()) && folio.dirty() {
                 drop(folio);
                 // What was granted before must not wait for the disk, and be overtaken by recalls.
                 out.flush();
@@ -326,7 +326,7 @@ impl Share {
 
     /// Records the new holder. The folio, if any, is locked. Should the requester have vanished in this moment, the
     /// stash stays behind without an owner, and whoever comes next restores it.
-    fn commit(&self, index: u64, stash: Option<RBTreeNode<u64, Bytes>>, todo: &mut Todo) {
+    fn commit(&self, index: u64, stash: Option<RBTreeNode<u64, Stash>>, todo: &mut Todo) {
         if let Some(stash) = stash {
             drop(self.state.lock().stash.insert(stash));
         }

@@ -11,6 +11,7 @@ mod lock;
 mod lookup;
 mod namespace;
 mod pages;
+mod quota;
 mod serve;
 mod share;
 mod xattr;

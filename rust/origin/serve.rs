@@ -20,8 +20,8 @@ use super::{
     lookup::Object,
     namespace,
     pages::{Context, Outbox},
-    queue, settle,
-    share::{self, Opens, Share},
+    queue, quota, settle,
+    share::{self, Incoming, Opens, Share},
     xattr, CLOSING,
 };
 use crate::bindings;
@@ -126,7 +126,16 @@ fn get(peer: &Arc<Peer>, header: &Header, missing: &[u8]) {
                         else {
                             continue;
                         };
-                        if share.state.lock().is_frozen(index) {
+                        let (frozen, active) = {
+                            let state = share.state.lock();
+                            (state.is_frozen(index), state.active.get(&index).is_some())
+                        };
+                        let place = if active {
+                            None
+                        } else {
+                            quota::GETS.take(peer.slot)
+                        };
+                        if frozen || !(active || place.is_some()) {
                             // It comes again.
                             continue;
                         }
@@ -144,6 +153,10 @@ fn get(peer: &Arc<Peer>, header: &Header, missing: &[u8]) {
                             Context::Receive,
                             &mut out,
                         );
+                        if let Some(active) = share.state.lock().active.get_mut(&index) {
+                            // Should it be another one by now, that is as good: each ends.
+                            active.place = active.place.take().or(place);
+                        }
                     }
                     None
                 }
@@ -183,6 +196,11 @@ fn put(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8>) {
     if header.has(flags::TOUCHED) {
         share.state.lock().touch(peer.slot, header.request);
     }
+    let place = quota::INSTALLS.take(peer.slot);
+    if place.is_none() && !share.is_active(header.index) {
+        // It comes again. One that others wait for is always taken.
+        return;
+    }
     let event = Event::Put {
         node: peer.slot,
         request: header.request,
@@ -192,7 +210,10 @@ fn put(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8>) {
     share.drive(
         header.index,
         event,
-        Some(core::mem::take(payload)),
+        Some(Incoming {
+            bytes: core::mem::take(payload),
+            _place: place,
+        }),
         Context::Receive,
         &mut Outbox::default(),
     );
@@ -226,10 +247,11 @@ fn control(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8>) {
             _ => return,
         }
     }
-    let work = {
+    let work = quota::WORK.take(peer.slot).and_then(|place| {
         let (peer, header) = (peer.clone(), *header);
         let payload = core::mem::take(payload);
-        queue().try_spawn(GFP_NOWAIT, move || {
+        let work = move || {
+            let _place = place;
             let mut bulk = KVVec::new();
             let answer = answer(&peer, &header, &payload, &mut bulk);
             if let Some(slot) = slot {
@@ -245,9 +267,10 @@ fn control(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8>) {
                 &bulk
             };
             let _ = peer.send(&answer.header, payload);
-        })
-    };
-    if let (Err(_), Some(slot)) = (work, slot) {
+        };
+        queue().try_spawn(GFP_NOWAIT, work).ok()
+    });
+    if let (None, Some(slot)) = (work, slot) {
         if let Some(replies) = REPLIES.lock()[usize::from(peer.slot)].as_mut() {
             replies.cache.cancel(slot, header.request);
         }
@@ -555,6 +578,7 @@ fn open(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Answer) 
         return Err(ESHUTDOWN);
     }
     let (user, path) = who_and_where(payload)?;
+    let place = quota::OPENS.take(peer.slot).ok_or(ENFILE)?;
     let run = header.index == OPEN_TO_RUN;
     let open_flags = header.index as u32 & OPEN_FLAGS;
     let write = open_flags & bindings::O_ACCMODE != bindings::O_RDONLY;
@@ -628,6 +652,7 @@ fn open(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Answer) 
             continue;
         }
         crate::pin::pin();
+        place.keep();
         answer.header.count = share.errors();
         return answer.describe(&share);
     }
@@ -746,6 +771,7 @@ fn close(share: &Arc<Share>, peer: &Peer, header: &Header) {
         share.unlock_all(node);
     }
     settle_if_idle(share);
+    quota::OPENS.give_back(node, 1);
     crate::pin::unpin();
 }
 

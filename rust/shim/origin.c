@@ -451,3 +451,9 @@ unsigned long vremote_origin_task(void)
 {
 	return (unsigned long)current;
 }
+
+/* Inline. Pages of memory that this machine has. */
+u64 vremote_origin_memory_pages(void)
+{
+	return totalram_pages();
+}

@@ -63,5 +63,6 @@ int vremote_origin_sync(struct file *file, bool datasync);
 struct workqueue_struct *vremote_origin_workqueue(const char *name);
 void vremote_origin_workqueue_flush(struct workqueue_struct *queue);
 unsigned long vremote_origin_task(void);
+u64 vremote_origin_memory_pages(void);
 
 #endif
