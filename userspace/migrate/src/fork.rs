@@ -245,7 +245,8 @@ impl Service {
             let blockers: Vec<_> = blockers.iter().map(ToString::to_string).collect();
             return Err((Errno::BUSY, blockers.join("; ")));
         }
-        let moved = prepared.run(&mut |_| {}).map_err(|problem| {
+        let moved = prepared.run(&mut |_| {}).map_err(|failure| {
+            let problem = failure.problem;
             // What CRIU finds no sooner than in the dump is something of the child's, too.
             let errno = if problem.what.starts_with("CRIU could not dump") {
                 Errno::BUSY

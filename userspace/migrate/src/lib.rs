@@ -4,6 +4,8 @@
 
 mod cgroup;
 mod children;
+mod claims;
+mod commit;
 pub mod control;
 pub mod criu;
 pub mod daemon;

@@ -22,15 +22,16 @@
 //! ```
 //!
 //! Before `Commit` the end of the connection means that the target takes everything back, and that the source's tree goes on.
-//! After it the source does not let its tree run before it knows that the target's does not; see [`crate::source`].
+//! After it each asks the other ([`Opening::Part`]) until it knows whose the tree is, as [`crate::commit`] says.
 
 use serde::{Deserialize, Serialize};
 use vremote_channel::JobId;
 
+pub use crate::commit::Part;
 use crate::{criu, problem::Problem};
 
 /// Of these messages. Both ends must have the same.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Longest piece of an image in one message, in bytes.
 pub const PIECE: usize = 1 << 20;
@@ -117,6 +118,11 @@ pub enum Opening {
     Where {
         /// Its name.
         name: Name,
+    },
+    /// What is this node's part in a move? Asked by the other node of the move, once it is committed.
+    Part {
+        /// What the target called it.
+        job: JobId,
     },
 }
 
@@ -273,6 +279,11 @@ pub enum Answer {
     Where {
         /// Where the tree is.
         at: Whereabouts,
+    },
+    /// To `Opening::Part`.
+    Part {
+        /// As it is there.
+        part: Part,
         /// Of the node that answers: what ran there before it started anew runs no more.
         boot: String,
     },

@@ -14,7 +14,7 @@ use std::{
 };
 
 use procfs::process::{all_processes, MMPermissions, MMapPath, Process};
-use rustix::process::{kill_process, Pid, Signal};
+use rustix::process::{kill_process, pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 
 use crate::problem::Problem;
@@ -126,8 +126,13 @@ pub(crate) fn is_held(pid: i32) -> bool {
     let Ok(tracer) = status.map(|status| status.tracerpid) else {
         return false;
     };
-    let stat = Process::new(tracer).and_then(|tracer| tracer.stat());
-    tracer != 0 && stat.is_ok_and(|stat| stat.comm.starts_with("criu"))
+    tracer != 0 && is_of_criu(tracer)
+}
+
+/// Whether a process is a CRIU, or has yet to become what a CRIU restores.
+pub(crate) fn is_of_criu(pid: i32) -> bool {
+    let stat = Process::new(pid).and_then(|process| process.stat());
+    stat.is_ok_and(|stat| stat.comm.starts_with("criu"))
 }
 
 /// Whether a signal has stopped a process.
@@ -159,6 +164,40 @@ impl Asleep {
 pub(crate) fn signal(processes: &[i32], signal: Signal) {
     for pid in processes.iter().filter_map(|pid| Pid::from_raw(*pid)) {
         let _ = kill_process(pid, signal);
+    }
+}
+
+/// A process: its number, and when it was started, in ticks since boot; the two together are never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    pub(crate) pid: i32,
+    started: u64,
+}
+
+impl Identity {
+    /// Of a process that is there; `None` also for one that has ended and of which its parent has not taken notice.
+    pub(crate) fn of(pid: i32) -> Option<Identity> {
+        let stat = Process::new(pid).ok()?.stat().ok()?;
+        let started = stat.starttime;
+        (!matches!(stat.state, 'Z' | 'X')).then_some(Identity { pid, started })
+    }
+
+    /// Whether it has not ended.
+    pub(crate) fn is_there(&self) -> bool {
+        Identity::of(self.pid) == Some(*self)
+    }
+
+    /// Sends it a signal, and nobody else, if it is there.
+    pub(crate) fn signal(&self, number: Signal) {
+        let Some(Ok(pidfd)) =
+            Pid::from_raw(self.pid).map(|pid| pidfd_open(pid, PidfdFlags::empty()))
+        else {
+            return;
+        };
+        // If it is there now, the descriptor, which is older than this look, is its.
+        if self.is_there() {
+            let _ = pidfd_send_signal(&pidfd, number);
+        }
     }
 }
 
@@ -526,6 +565,28 @@ mod tests {
             let _ = self.0.kill();
             let _ = self.0.wait();
         }
+    }
+
+    #[test]
+    fn a_number_that_is_used_again_is_somebody_else() {
+        let mut idle = Idle::start();
+        let one = Identity::of(idle.pid()).unwrap();
+        assert!(one.is_there());
+        let other = Identity {
+            started: one.started + 1,
+            ..one
+        };
+        other.signal(Signal::KILL);
+        assert!(!other.is_there() && one.is_there());
+        one.signal(Signal::KILL);
+        let begun = Instant::now();
+        // It counts as ended before its parent has waited for it.
+        while one.is_there() {
+            assert!(begun.elapsed() < Duration::from_secs(10));
+            thread::sleep(Duration::from_millis(1));
+        }
+        idle.0.wait().unwrap();
+        assert_eq!(Identity::of(one.pid), None);
     }
 
     #[test]

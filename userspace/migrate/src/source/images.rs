@@ -39,9 +39,12 @@ impl Drop for Images {
     }
 }
 
+/// Where the directories of all trees that leave are.
+pub(crate) const LEAVING: &str = "/run/vremote/leaving";
+
 /// The directory for a tree that leaves.
 pub(crate) fn leaving(name: &Name) -> PathBuf {
-    Path::new("/run/vremote/leaving").join(name.as_str())
+    Path::new(LEAVING).join(name.as_str())
 }
 
 impl Move {

@@ -2,9 +2,8 @@
 
 //! Moving a tree away.
 //!
-//! The tree is frozen by CRIU from the dump on. It goes on here unless [`Request::Commit`] has been sent. After that, if the target does
-//! not say that it runs there, the target is asked until it is known; the target, which has not been told [`Request::Gone`], stops
-//! what it runs after its lease, and asks this node. So one of them goes on, never both.
+//! The tree is frozen by CRIU from the dump on. It goes on here unless [`Request::Commit`] has been sent. After that it stands still until it
+//! is known whose it is, as [`crate::commit`] says: this program asks for a minute, then the daemon of this node does.
 
 mod hand_over;
 mod images;
@@ -29,7 +28,7 @@ use crate::{
     tree::{descendants, signal, Asleep, Tree},
 };
 
-pub(crate) use images::leaving;
+pub(crate) use images::{leaving, LEAVING};
 pub use preflight::Report;
 
 use images::Images;
@@ -136,7 +135,27 @@ pub struct Move {
     exports: Vec<Vec<u8>>,
     mounts: Vec<(Vec<u8>, Vec<u8>)>,
     blockers: Vec<Problem>,
+    /// It is not known whether it runs at the target.
+    undecided: bool,
     begun: Instant,
+}
+
+/// Why a tree was not moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The reason.
+    pub problem: Problem,
+    /// The tree stands still: it is not known whether it runs at the target. If not, it goes on here.
+    pub undecided: bool,
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Failure {
+        Failure {
+            problem,
+            undecided: false,
+        }
+    }
 }
 
 /// Whether a move failed because the tree holds locks on files. They would have to be taken at the target before the source lets them
@@ -176,13 +195,16 @@ impl Move {
         let _ = self.writer.finish();
     }
 
-    /// Moves it. On any error the tree goes on here.
-    pub fn run(mut self, watch: &mut Watch<'_>) -> Result<Outcome, Problem> {
+    /// Moves it. On an error the tree goes on here, unless that says otherwise: then the daemon finds out.
+    pub fn run(mut self, watch: &mut Watch<'_>) -> Result<Outcome, Failure> {
         let moved = self.try_run(watch);
-        if moved.is_err() {
+        if moved.is_err() && !self.undecided {
             self.stay();
         }
-        moved
+        moved.map_err(|problem| Failure {
+            problem,
+            undecided: self.undecided,
+        })
     }
 
     /// From here on the tree may be made to stand still. Who stands still already is to do so on, and the daemon knows that as well, should
@@ -195,9 +217,12 @@ impl Move {
         Ok(())
     }
 
-    /// It goes on here. The daemon hears that first: else it would ask the target, and believe that. A child never runs here.
+    /// It goes on here: the daemon sees to that, even if this program is killed. A child never runs here.
     fn stay(&mut self) {
-        let _ = self.daemon.ask(&Command::Stayed);
+        if self.daemon.ask(&Command::Stayed).is_ok() {
+            return;
+        }
+        // The daemon has ended.
         if self.order.child {
             return self.signal(Signal::KILL);
         }

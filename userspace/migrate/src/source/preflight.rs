@@ -108,6 +108,7 @@ impl Move {
             peers: Vec::new(),
             exports: files::exports(),
             mounts: files::mounts(),
+            undecided: false,
             begun,
         };
         it.preflight()?;
