@@ -64,6 +64,19 @@ expect_eq "a signal after the end" "$(forks late "$PEER")" ESRCH
 expect_eq "eight at once" "$(forks many "$PEER" 8)" "8 of 8"
 expect_eq "for wait(2) there is no child" "$(forks wait "$PEER")" ECHILD
 
+# ---- a node that is lost
+forks lost "$PEER" >"$TMP/lost" &
+waits=$!
+expect "a child runs" sh_on 2 'for i in $(seq 100); do pgrep -x forks >/dev/null && exit; sleep 0.1; done; exit 1'
+on 2 pkill -9 -x vremoted
+said() { [ "$(wc -l <"$TMP/lost")" -ge "$1" ]; }
+expect "its node does not answer any more: the wait ends" eventually 120 said 1
+expect_eq "… with an error" "$(head -n 1 "$TMP/lost")" EHOSTUNREACH
+sh_on 2 'vremoted >>/var/log/vremoted.log 2>&1 </dev/null &'
+wait $waits
+expect_eq "… and once the node answers and does not know the child, there is none" "$(tail -n 1 "$TMP/lost")" ECHILD
+on 2 pkill -9 -x forks
+
 # ---- what cannot be moved
 expect_eq "a socket" "$(forks socket "$PEER")" EBUSY
 expect_eq "… leaves no process behind" "$(sh_on 1 'pgrep -c -x forks')" 0

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use vremote_channel::{Channel, Listener, Node};
+use vremote_channel::{Channel, Listener, Node, Reader};
 
 use crate::{
     children,
@@ -31,7 +31,7 @@ use crate::{
     leaving::{self, Charges, Leaving},
     node,
     problem::Problem,
-    protocol::{Answer, End, Name, Opening},
+    protocol::{Answer, End, Heard, Name, Opening},
     target::{self, Place, IMAGES},
     tree::path_of,
 };
@@ -196,7 +196,7 @@ fn serve_peer(
                 None => place.children.now(&name),
             };
             channel.writer.send(&Answer::Ended(end))?;
-            if end != End::Runs {
+            if end != End::Runs && is_heard(&mut channel.reader) {
                 place.children.forget(&name);
             }
             Ok(())
@@ -227,6 +227,11 @@ fn serve_peer(
         }
         None => Ok(()),
     }
+}
+
+/// Whether the node of a parent has kept how its child ended. If not, it is told again.
+fn is_heard(reader: &mut Reader) -> bool {
+    matches!(reader.receive(), Ok(Some(Heard)))
 }
 
 /// Notices trees that have ended here.

@@ -100,7 +100,7 @@ pub enum Opening {
         /// What the target called the job.
         job: JobId,
     },
-    /// Has this child ended? Asked by the node that its parent is on, again and again.
+    /// Has this child ended? Asked by the node that its parent is on, again and again. When it has kept the answer it sends [`Heard`].
     End {
         /// Its tree's name.
         name: Name,
@@ -125,6 +125,10 @@ pub enum Opening {
         job: JobId,
     },
 }
+
+/// The end of a child is kept where its parent is: it may be forgotten where it was.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Heard;
 
 /// How a child of another node has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
