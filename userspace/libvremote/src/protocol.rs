@@ -8,7 +8,8 @@
 //! daemon knows who asks by `SO_PEERCRED` and the time at which that process was started, and believes nothing else:
 //!
 //! - [`Request::Fork`] comes with a descriptor (`SCM_RIGHTS`), a pidfd of the child. Its real, effective, saved and file system
-//!   user and group must be the asker's effective ones, unless that is root (EPERM).
+//!   user and group must be the asker's effective ones, and so those of all its threads and descendants, and none may be capable of what the
+//!   asker is not, unless that is root (EPERM).
 //! - [`Request::Wait`] and [`Request::Kill`] are for the process that has made the child: to all others there is no such
 //!   child (`ECHILD`, `ESRCH`).
 //!

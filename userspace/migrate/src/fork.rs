@@ -34,9 +34,10 @@ use vremote_channel::{Channel, Node};
 use crate::{
     problem::Problem,
     protocol::{Answer, End, Heard, Name, Opening},
-    source::{Move, Order},
+    rights::Owner,
+    source::{not_own, Move, Order},
     target::out_of_order,
-    tree::Identity,
+    tree::{descendants, Identity},
 };
 
 /// Programs that are served at once.
@@ -252,7 +253,7 @@ impl Service {
             Errno::SRCH,
             "the descriptor is no pidfd of a process that runs".into(),
         ))?;
-        may_move(&asker, child)?;
+        let owner = may_move(parent, &asker, child)?;
         self.family.forget_orphans();
         {
             let children = self.family.lock();
@@ -276,6 +277,7 @@ impl Service {
             mode: None,
             tcp_established: false,
             child: true,
+            owner,
         };
         let prepared =
             Move::prepare(&order).map_err(|problem| (Errno::HOSTUNREACH, problem.to_string()))?;
@@ -424,21 +426,17 @@ fn number(pidfd: &OwnedFd) -> Option<i32> {
     pid.trim().parse().ok().filter(|pid| *pid > 0)
 }
 
-/// Only one's own processes, or root.
-fn may_move(asker: &UCred, child: i32) -> Result<(), Refusal> {
-    let status = fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();
-    let all_are = |field: &str, id: u32| {
-        let ids = status.lines().find_map(|line| line.strip_prefix(field));
-        ids.is_some_and(|ids| ids.split_whitespace().all(|one| one == id.to_string()))
-    };
-    let own = all_are("Uid:", asker.uid.as_raw()) && all_are("Gid:", asker.gid.as_raw());
-    if asker.uid.is_root() || own {
-        Ok(())
-    } else {
-        Err((
-            Errno::PERM,
-            format!("process {child} is not that user's alone"),
-        ))
+/// Only one's own processes, or root: all of the child's tree, and again once it is frozen. `None`: any.
+fn may_move(program: Identity, asker: &UCred, child: i32) -> Result<Option<Owner>, Refusal> {
+    if asker.uid.is_root() {
+        return Ok(None);
+    }
+    let owner = Owner::of(program.pid, asker.uid.as_raw(), asker.gid.as_raw())
+        .ok_or((Errno::SRCH, "who asks has ended".to_string()))?;
+    let tree = descendants(child).map_err(|problem| (Errno::IO, problem.to_string()))?;
+    match owner.foreign(&tree) {
+        Some(foreign) => Err((Errno::PERM, not_own(foreign, owner.uid).to_string())),
+        None => Ok(Some(owner)),
     }
 }
 

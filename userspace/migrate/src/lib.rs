@@ -21,6 +21,7 @@ pub mod progress;
 pub mod protocol;
 mod registry;
 pub mod relay;
+mod rights;
 pub mod source;
 pub mod target;
 pub mod timeline;

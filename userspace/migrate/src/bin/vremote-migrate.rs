@@ -129,6 +129,7 @@ fn run(arguments: &Arguments) -> Result<bool, Failure> {
         mode: arguments.mode,
         tcp_established: arguments.tcp_established,
         child: false,
+        owner: None,
     };
     let (begun, mut tries) = (Instant::now(), 0);
     loop {

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::process::Signal;
 
-use super::{Move, ANSWER_LIMIT};
+use super::{not_own, Move, ANSWER_LIMIT};
 use crate::{
     commit::{whose, Whose},
     control::{Command, Commit},
@@ -75,6 +75,12 @@ impl Move {
         // From here on it does not run again before the target's fate is known, even if this program is killed: CRIU would let it go
         // on, but it stops at once, until the daemon has found out.
         self.tree.processes = descendants(self.order.pid)?;
+        // Now that nobody can become somebody else any more.
+        if let Some(owner) = &self.order.owner {
+            if let Some(foreign) = owner.foreign(&self.tree.processes) {
+                return Err(not_own(foreign, owner.uid));
+            }
+        }
         self.daemon.ask(&Command::Committing(Commit {
             job: self.id,
             boot: self.boot.clone(),

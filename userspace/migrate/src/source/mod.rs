@@ -24,8 +24,9 @@ use crate::{
     problem::Problem,
     protocol::{Answer, Name, Request},
     relay::Count,
+    rights::Owner,
     target::out_of_order,
-    tree::{descendants, signal, Asleep, Tree},
+    tree::{descendants, signal, title, Asleep, Tree},
 };
 
 pub(crate) use images::{leaving, LEAVING};
@@ -71,6 +72,8 @@ pub struct Order {
     pub tcp_established: bool,
     /// It is the stopped child of a process that stays.
     pub child: bool,
+    /// All of the tree must be this owner's. `None`: root asks.
+    pub owner: Option<Owner>,
 }
 
 /// What happens, for progress bars and the timeline.
@@ -156,6 +159,18 @@ impl From<Problem> for Failure {
             undecided: false,
         }
     }
+}
+
+/// A process of the tree is not its owner's alone.
+pub(crate) fn not_own(pid: i32, uid: u32) -> Problem {
+    let process = procfs::process::Process::new(pid);
+    let what = process.map_or_else(|_| "ended".into(), |process| title(&process));
+    Problem::new(
+        format!(
+            "process {pid} ({what}) is not user {uid}'s alone: it has another user's or group's rights, or capabilities"
+        ),
+        "only root can have it moved: vremote-migrate",
+    )
 }
 
 /// Whether a move failed because the tree holds locks on files. They would have to be taken at the target before the source lets them
