@@ -107,7 +107,7 @@ impl Move {
         {
             let now = Tree::look(self.order.pid)?;
             let new: Vec<_> = now
-                .files
+                .named_files()
                 .into_iter()
                 .filter(|(path, _)| !self.known.contains_key(path))
                 .collect();

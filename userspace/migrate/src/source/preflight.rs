@@ -155,7 +155,7 @@ impl Move {
             }
         }
         self.peers = there.peers;
-        let files: Vec<_> = self.tree.files.clone().into_iter().collect();
+        let files: Vec<_> = self.tree.named_files().into_iter().collect();
         self.place(&files)
     }
 
