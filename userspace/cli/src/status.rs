@@ -149,7 +149,7 @@ pub(crate) fn exports(exports: &[Export]) -> String {
     table(&rows)
 }
 
-/// Processes that have been moved.
+/// Processes that have been moved; below them, what there may be to do.
 pub(crate) fn jobs(jobs: &[Job]) -> String {
     let titles = ["JOB", "STATE", "NODE", "PID", "FILES", "SECONDS", "COMMAND"];
     let mut rows = vec![titles.map(String::from).to_vec()];
@@ -168,7 +168,13 @@ pub(crate) fn jobs(jobs: &[Job]) -> String {
             plain(&job.title),
         ]
     }));
-    table(&rows)
+    let mut text = table(&rows);
+    for job in jobs {
+        if let Some(advice) = &job.advice {
+            text += &format!("{}: {}\n", job.name, plain(advice));
+        }
+    }
+    text
 }
 
 /// What is not as it should be between this node and a peer, and what to do about it: a line each.
