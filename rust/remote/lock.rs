@@ -351,7 +351,10 @@ impl Inode {
     fn answered(&self, operation: Operation) {
         {
             let mut state = self.state.lock();
-            let at = state.operations.iter().position(|noted| *noted == operation);
+            let at = state
+                .operations
+                .iter()
+                .position(|noted| *noted == operation);
             if let Some(at) = at {
                 let _ = state.operations.remove(at);
             }
