@@ -623,8 +623,8 @@ pub fn call(peer: &Arc<Peer>, header: Header, payload: &[u8]) -> Result<Answer> 
     call_with(peer, once, header, payload, None)
 }
 
-/// As [`call`], of a request that must not run twice. If that gives up ([`gave_up`]), `late` gets the answer when it comes, unless the session ends
-/// before: what is not known here must not go on at the peer for ever.
+/// As [`call`], of a request that must not run twice. If that gives up ([`gave_up`]), `late` gets the answer when it comes, unless the
+/// session ends before: what is not known here must not go on at the peer for ever.
 ///
 /// # Errors
 ///

@@ -61,7 +61,7 @@ cut_machine() { # SEED
 	fault 1 kill
 	on 2 pkill -9 -f power.py
 	wait
-	fault 1 start || fault 1 start || exit 1
+	fault 1 start || exit 1
 	equip 1 || exit 1
 	for kind in $KINDS; do
 		acked=$(confirmed $kind)
