@@ -63,11 +63,11 @@ const EAGAIN_STATUS: u16 = bindings::EAGAIN as u16;
 const EPERM_STATUS: u16 = bindings::EPERM as u16;
 const EROFS_STATUS: u16 = bindings::EROFS as u16;
 
-/// What the stash keeps of a page that is granted away dirty. May sleep for memory.
+/// What the stash keeps of a page that is granted away. May sleep for memory.
 fn stash_of(index: u64, folio: &Locked) -> Result<RBTreeNode<u64, Stash>> {
     let mut copy = KVVec::zeroed(PAGE_BYTES, GFP_KERNEL)?;
     folio.copy_out(0, &mut copy);
-    RBTreeNode::new(index, Stash::new(copy), GFP_KERNEL)
+    RBTreeNode::new(index, Stash::new(copy, folio.dirty()), GFP_KERNEL)
 }
 
 fn copy_of(bytes: &[u8]) -> Option<Bytes> {
@@ -113,7 +113,7 @@ impl Share {
     pub(super) fn install(self: &Arc<Self>, index: u64, todo: &mut Todo) {
         let (incoming, touched, dirty) = {
             let mut state = self.state.lock();
-            let dirty = state.stash.get(&index).is_some();
+            let dirty = state.stash.get(&index).is_some_and(|stash| stash.dirty);
             let incoming = state.active.get_mut(&index).and_then(|active| {
                 active.worker = super::task();
                 active.incoming.take()

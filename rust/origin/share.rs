@@ -48,12 +48,16 @@ pub(super) struct Incoming {
 static STASHED: Atomic<u64> = Atomic::new(0);
 
 /// The bytes of one page in the stash.
-pub(super) struct Stash(Bytes);
+pub(super) struct Stash {
+    bytes: Bytes,
+    /// The page was dirty, and had room on the disk; else the disk may have refused it before.
+    pub(super) dirty: bool,
+}
 
 impl Stash {
-    pub(super) fn new(bytes: Bytes) -> Stash {
+    pub(super) fn new(bytes: Bytes, dirty: bool) -> Stash {
         STASHED.fetch_add(1, Relaxed);
-        Stash(bytes)
+        Stash { bytes, dirty }
     }
 
     /// Whether the stashes of all shares take as much memory as they may: then what is dirty goes to disk before it is granted away.
@@ -67,7 +71,7 @@ impl Deref for Stash {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }
 

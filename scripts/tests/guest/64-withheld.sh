@@ -75,7 +75,8 @@ expect_eq "… who wants the page writes to it in the end" "$(answer o 200)" ok
 check "… with no other errors before" o "result[0][-1] == 'none' and set(result[0][:-1]) <= {'ETIMEDOUT', 'EIO'} or result"
 check "… after a minute and a lease, not sooner" o "50 < result[1] < $((VREMOTE_DEBUG ? 150 : 90)) or result"
 must o "over = True; thread.join()"
-check "… while another page was written to as ever" o "set(others) == {'none'} and len(others) > 20 or others"
+# Writes to one file take turns, as they do in every file system: one to the other page for each try at the page that is kept.
+check "… while another page was written to as ever" o "set(others) == {'none'} and len(others) > 5 or others"
 check "the node was fenced once, for that" o "(peers()['node2']['fences'] - ${before}[0], peers()['node2']['revocations'] - ${before}[1])" "(1, 1)"
 expect_match "vremote status says so" "$(on 1 vremote status)" 'node2 answered, and kept a page that others wanted: all that it held taken back 1 times'
 expect "the log says so" on 1 sh -c 'dmesg | grep vremote: | grep -q "node2 kept a page that others want, and its lease has run out"'
