@@ -150,8 +150,10 @@ pub struct PeerCounters {
     pub rx_bytes: Counter,
     /// Requests sent again.
     pub retransmits: Counter,
-    /// How often its session was ended because it was silent and its lease had run out.
+    /// How often its session was ended because others wanted what it held and its lease had run out.
     pub fences: Counter,
+    /// Of these, how often it was because it kept a page although it answered.
+    pub revocations: Counter,
     /// Datagrams of this peer, or for it, that went nowhere.
     pub drops: Counter,
 }
@@ -166,6 +168,7 @@ impl PeerCounters {
             rx_bytes: Counter::new(),
             retransmits: Counter::new(),
             fences: Counter::new(),
+            revocations: Counter::new(),
             drops: Counter::new(),
         }
     }

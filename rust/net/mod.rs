@@ -39,7 +39,7 @@ use kernel::{
     workqueue::Queue,
 };
 
-use crate::proto::limits;
+use crate::proto::{lease, limits};
 
 /// Longest nodename that a kernel holds, with its final NUL.
 const NODENAME: usize = 65;
@@ -71,6 +71,11 @@ pub fn timeout_us() -> u64 {
 /// The lease that this node grants to remotes of its files, in microseconds (module parameter `lease_ms`). Any context.
 pub fn lease_us() -> u64 {
     LEASE_US.load(Relaxed)
+}
+
+/// After how many rounds that have run out a holder that has not given up a page is fenced ([`lease::overdue_rounds`]). Any context.
+pub fn overdue_rounds() -> u16 {
+    lease::overdue_rounds(timeout_us(), lease_us())
 }
 
 /// The longest time that a local task waits for pages that other nodes hold, in microseconds. Any context.

@@ -11,7 +11,8 @@
 //! (`peer_gone`), and only then are messages of the new session taken.
 //!
 //! Hellos go out all the time, because their answers renew leases ([`crate::proto::lease`]). A peer that keeps others waiting and answers
-//! none of them is *fenced* when its lease has run out: this node takes a new epoch for it, as if it had started anew for this peer.
+//! none of them is *fenced* when its lease has run out: this node takes a new epoch for it, as if it had started anew for this peer. So is
+//! one that answers, and keeps for too long what others want.
 
 mod lease;
 mod send;
@@ -557,9 +558,11 @@ impl Peer {
         let lease = self.lease.load(Relaxed).saturating_sub(now);
         write!(
             out,
-            ",\"lease_us\":{lease},\"fences\":{},\"partitioned\":{}",
+            ",\"lease_us\":{lease},\"fences\":{},\"revocations\":{},\"partitioned\":{},\"revoked\":{}",
             self.counters.fences.get(),
-            self.is_partitioned(now)
+            self.counters.revocations.get(),
+            self.is_partitioned(now),
+            self.is_revoked()
         )?;
         match self.reclaimed_in(now) {
             Some(us) => write!(out, ",\"reclaim_us\":{us}")?,

@@ -8,11 +8,9 @@ use kernel::{
     sync::{Arc, SetOnce},
 };
 
+use super::{lookup::Object, share::OwnFile};
 use crate::bindings;
-use crate::proto::{
-    limits::MAX_GROUPS,
-    wire::{Attributes, Credentials},
-};
+use crate::proto::{limits::MAX_GROUPS, wire::Credentials};
 
 /// A directory whose files remotes may open.
 pub(super) struct Export {
@@ -20,20 +18,9 @@ pub(super) struct Export {
     id: KVec<u8>,
     /// Absolute, without a slash at the end; empty for the root directory.
     pub(super) path: KVec<u8>,
-    pub(super) root: bindings::path,
+    /// The directory itself: wherever it is moved to, it stays this export, and is reached by `path`.
+    pub(super) root: Object,
     pub(super) root_squash: bool,
-}
-
-// SAFETY: `root` is counted and immutable; paths may be used and put on any task.
-unsafe impl Send for Export {}
-// SAFETY: As above.
-unsafe impl Sync for Export {}
-
-impl Drop for Export {
-    fn drop(&mut self) {
-        // SAFETY: The references were taken in `add`.
-        unsafe { bindings::vremote_origin_path_put(&mut self.root) };
-    }
 }
 
 kernel::sync::global_lock! {
@@ -55,7 +42,8 @@ pub(super) fn init() {
     ROOT.populate(Export {
         id: KVec::new(),
         path: KVec::new(),
-        root,
+        // SAFETY: It was counted for us.
+        root: unsafe { Object::from_counted(root) },
         root_squash: false,
     });
 }
@@ -63,9 +51,8 @@ pub(super) fn init() {
 /// Lets go of the root directory. Called once, at unload.
 pub(super) fn exit() {
     if let Some(root) = ROOT.as_ref() {
-        let mut path = root.root;
         // SAFETY: The references were taken in `init`, and statics are not dropped.
-        unsafe { bindings::vremote_origin_path_put(&mut path) };
+        unsafe { bindings::path_put(root.root.as_ptr()) };
     }
 }
 
@@ -118,11 +105,11 @@ pub(crate) fn add(id: &[u8], path: &[u8], root_squash: bool) -> Result {
     let mut root = bindings::path::default();
     // SAFETY: The name ends with NUL, `root` is ours; we may sleep.
     to_result(unsafe { bindings::vremote_origin_path(name.as_char_ptr(), &mut root) })?;
-    // From here on dropping `export` puts the path.
     let mut export = Export {
         id: KVec::new(),
         path: KVec::new(),
-        root,
+        // SAFETY: It was counted for us.
+        root: unsafe { Object::from_counted(root) },
         root_squash,
     };
     export.id.extend_from_slice(id, GFP_KERNEL)?;
@@ -167,12 +154,14 @@ pub(super) fn containing(path: &[u8]) -> Option<(Arc<Export>, &[u8])> {
 }
 
 /// The innermost export that an open file lies in, whatever has become of its name.
-pub(super) fn around(file: &super::share::OwnFile) -> Option<Arc<Export>> {
+pub(super) fn around(file: &OwnFile) -> Option<Arc<Export>> {
     let exports = EXPORTS.lock();
     exports
         .iter()
         // SAFETY: The file is open, the export's root is counted.
-        .filter(|export| unsafe { bindings::vremote_origin_is_below(file.as_ptr(), &export.root) })
+        .filter(|export| unsafe {
+            bindings::vremote_origin_is_below(file.as_ptr(), export.root.as_ptr())
+        })
         .max_by_key(|export| export.path.len())
         .cloned()
 }
@@ -206,56 +195,10 @@ impl CName {
     pub(super) fn as_char_ptr(&self) -> *const kernel::ffi::c_char {
         self.0.as_ptr().cast()
     }
-}
 
-impl Export {
-    /// `stat` of a path below, without following a symlink at its end. The caller acts as the remote user.
-    pub(super) fn stat(&self, rest: &[u8]) -> Result<Attributes> {
-        self.stat_with(rest, 0)
-    }
-
-    /// As [`Export::stat`]; `EACCES` if the remote user has not all of these rights (bits of access(2)).
-    pub(super) fn stat_with(&self, rest: &[u8], rights: u32) -> Result<Attributes> {
-        let name = c_string(rest)?;
-        let mut stat = bindings::kstat::default();
-        let mut generation = 0;
-        // SAFETY: The root is counted, the name ends with NUL, `stat` and `generation` are ours; we may sleep.
-        to_result(unsafe {
-            bindings::vremote_origin_stat_below(
-                &self.root,
-                name.as_char_ptr(),
-                rights as i32,
-                &mut stat,
-                &mut generation,
-            )
-        })?;
-        Ok(super::serve::attributes(&stat, generation))
-    }
-
-    /// Opens a program below, if the remote user may run it. The caller acts as that user.
-    pub(super) fn open_to_run(&self, rest: &[u8]) -> Result<super::share::File> {
-        let name = c_string(rest)?;
-        // SAFETY: As in `stat`; the reference returned is ours.
-        unsafe {
-            super::share::File::from_ret(bindings::vremote_origin_open_to_run(
-                &self.root,
-                name.as_char_ptr(),
-            ))
-        }
-    }
-
-    /// Opens a path below; neither `..` nor a symlink leads out. The caller acts as the remote user.
-    pub(super) fn open(&self, rest: &[u8], flags: i32, mode: u16) -> Result<super::share::File> {
-        let name = c_string(rest)?;
-        // SAFETY: As in `stat`; the reference returned is ours.
-        unsafe {
-            super::share::File::from_ret(bindings::vremote_origin_open_below(
-                &self.root,
-                name.as_char_ptr(),
-                flags,
-                mode,
-            ))
-        }
+    /// Without the NUL.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.0.strip_suffix(b"\0").unwrap_or(&self.0)
     }
 }
 

@@ -12,8 +12,8 @@
 use kernel::{error::to_result, prelude::*, sync::Arc};
 
 use super::{
-    export::{c_string, Acting},
-    namespace::{self, file_of, look, open_file, open_file_in},
+    export::Acting,
+    namespace::{look, meant, open_file, open_file_in, place},
     queue, serve,
     share::{self, Share},
 };
@@ -29,18 +29,10 @@ pub(super) fn get(node: Node, header: &Header, payload: &[u8]) -> Result<FileAtt
     let (user, path) = serve::who_and_where(payload)?;
     let open = open_file(node, header)?;
     let nothing = || Ok(FileAttr::default());
-    look(&user, path, nothing, |export, path| {
+    look(&user, path, &open, header.index, nothing, |object| {
         let mut found = bindings::vremote_fileattr::default();
-        // SAFETY: The root is counted, the file open if there is one, the path ends with NUL, `found` is ours; we may sleep.
-        to_result(unsafe {
-            bindings::vremote_names_get_fileattr(
-                file_of(&open),
-                &export.root,
-                path.as_char_ptr(),
-                header.index,
-                &mut found,
-            )
-        })?;
+        // SAFETY: The path is counted, `found` is ours; we may sleep.
+        to_result(unsafe { bindings::vremote_names_get_fileattr(object.as_ptr(), &mut found) })?;
         Ok(FileAttr {
             flags: found.flags,
             xflags: found.xflags,
@@ -70,25 +62,17 @@ pub(super) fn set(node: Node, header: &Header, payload: &[u8]) -> Result<Attribu
         file_attr::XFLAGS => false,
         _ => return Err(EINVAL),
     };
-    let (export, rest) = namespace::place(names.first)?;
-    let path = c_string(rest)?;
+    let (export, rest) = place(names.first)?;
     let open = open_file_in(node, header, &export)?;
     let mut mapping = core::ptr::null_mut();
     let attributes = {
         let _acting = Acting::begin(&user, export.root_squash)?;
-        // SAFETY: The root is counted, the file open if there is one, the path ends with NUL, all else is ours; we may sleep.
+        let object = meant(&export, rest, &open, header.index)?;
+        // SAFETY: The path is counted, all else is ours; we may sleep.
         to_result(unsafe {
-            bindings::vremote_names_set_fileattr(
-                file_of(&open),
-                &export.root,
-                path.as_char_ptr(),
-                header.index,
-                &wanted,
-                by_flags,
-                &mut mapping,
-            )
+            bindings::vremote_names_set_fileattr(object.as_ptr(), &wanted, by_flags, &mut mapping)
         })?;
-        namespace::attributes_then(&open, &export, rest)
+        object.attributes()
     };
     // Should the file have gone since, and another one have come to its address, nothing is lost by that.
     if let Some(share) = share::by_mapping(mapping) {

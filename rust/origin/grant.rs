@@ -14,7 +14,7 @@ use kernel::{
 use super::{
     drain,
     pages::{Context, Outbox, Todo},
-    share::{Bytes, Share},
+    share::{Bytes, Incoming, Share, Stash},
 };
 use crate::bindings;
 use crate::folio::{Folio, Locked};
@@ -63,11 +63,11 @@ const EAGAIN_STATUS: u16 = bindings::EAGAIN as u16;
 const EPERM_STATUS: u16 = bindings::EPERM as u16;
 const EROFS_STATUS: u16 = bindings::EROFS as u16;
 
-/// What the stash keeps of a page that is granted away dirty. May sleep for memory.
-fn stash_of(index: u64, folio: &Locked) -> Result<RBTreeNode<u64, Bytes>> {
+/// What the stash keeps of a page that is granted away. May sleep for memory.
+fn stash_of(index: u64, folio: &Locked) -> Result<RBTreeNode<u64, Stash>> {
     let mut copy = KVVec::zeroed(PAGE_BYTES, GFP_KERNEL)?;
     folio.copy_out(0, &mut copy);
-    RBTreeNode::new(index, copy, GFP_KERNEL)
+    RBTreeNode::new(index, Stash::new(copy, folio.dirty()), GFP_KERNEL)
 }
 
 fn copy_of(bytes: &[u8]) -> Option<Bytes> {
@@ -111,13 +111,14 @@ impl Share {
 
     /// Puts the bytes of a `Put` into the page cache.
     pub(super) fn install(self: &Arc<Self>, index: u64, todo: &mut Todo) {
-        let (incoming, touched) = {
+        let (incoming, touched, dirty) = {
             let mut state = self.state.lock();
+            let dirty = state.stash.get(&index).is_some_and(|stash| stash.dirty);
             let incoming = state.active.get_mut(&index).and_then(|active| {
                 active.worker = super::task();
                 active.incoming.take()
             });
-            (incoming, core::mem::take(&mut state.touched))
+            (incoming, core::mem::take(&mut state.touched), dirty)
         };
         if touched {
             // SAFETY: The file is open; we hold no lock.
@@ -125,12 +126,13 @@ impl Share {
         }
         let status = match &incoming {
             // SAFETY: The file is open and the bytes are ours; we hold no lock.
-            Some(bytes) => unsafe {
+            Some(Incoming { bytes, .. }) => unsafe {
                 bindings::vremote_origin_install(
                     self.file.as_ptr(),
                     index as usize,
                     bytes.as_ptr().cast(),
                     bytes.len(),
+                    dirty,
                 )
             },
             None => 0,
@@ -265,7 +267,7 @@ impl Share {
             }
             // A statement of its own: the lock must not be held while the page is written.
             let pulled = self.state.lock().pulls != 0;
-            if grant.write && pulled && folio.dirty() {
+            if grant.write && (pulled || Stash::is_full()) && folio.dirty() {
                 drop(folio);
                 // What was granted before must not wait for the disk, and be overtaken by recalls.
                 out.flush();
@@ -324,7 +326,7 @@ impl Share {
 
     /// Records the new holder. The folio, if any, is locked. Should the requester have vanished in this moment, the
     /// stash stays behind without an owner, and whoever comes next restores it.
-    fn commit(&self, index: u64, stash: Option<RBTreeNode<u64, Bytes>>, todo: &mut Todo) {
+    fn commit(&self, index: u64, stash: Option<RBTreeNode<u64, Stash>>, todo: &mut Todo) {
         if let Some(stash) = stash {
             drop(self.state.lock().stash.insert(stash));
         }
@@ -393,6 +395,7 @@ impl Share {
                 index as usize,
                 bytes.as_ptr().cast(),
                 bytes.len(),
+                true,
             )
         });
         let old = {

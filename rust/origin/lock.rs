@@ -15,6 +15,7 @@ use kernel::{
 };
 
 use super::{
+    quota::{self, Place},
     serve,
     share::{OwnFile, Share},
 };
@@ -35,6 +36,7 @@ struct Holder {
     owner: u64,
     flock: bool,
     file: OwnFile,
+    _place: Place,
 }
 
 /// The locks of remotes on one file.
@@ -81,7 +83,7 @@ impl Share {
     ///
     /// # Errors
     ///
-    /// `EAGAIN`: somebody else holds it. `ESTALE`: the session is over, and nobody would unlock it. `ENOLCK`: too many owners. `ENOMEM`, and those of the file system.
+    /// `EAGAIN`: somebody else holds it. `ESTALE`: the session is over, and nobody would unlock it. `ENOLCK`: too many owners, of the file or of the node. `ENOMEM`, and those of the file system.
     pub(super) fn lock(&self, peer: &Peer, header: &Header, lock: &Lock) -> Result<Lock> {
         let node = peer.slot;
         let mut state = self.locks.state.lock();
@@ -118,6 +120,7 @@ impl Share {
                 if state.holders.len() >= MAX_LOCK_OWNERS {
                     return Err(ENOLCK);
                 }
+                let place = quota::LOCK_OWNERS.take(node).ok_or(ENOLCK)?;
                 // SAFETY: The share's file is open.
                 let file = unsafe { OwnFile::open(self.file.as_ptr()) }?;
                 state.holders.push(
@@ -126,6 +129,7 @@ impl Share {
                         owner: lock.owner,
                         flock: lock.flock,
                         file,
+                        _place: place,
                     },
                     GFP_KERNEL,
                 )?;

@@ -8,8 +8,10 @@ mod fileattr;
 mod grant;
 mod local;
 mod lock;
+mod lookup;
 mod namespace;
 mod pages;
+mod quota;
 mod serve;
 mod share;
 mod xattr;
@@ -80,12 +82,18 @@ fn task() -> usize {
 ///
 /// `ENOMEM`.
 pub(crate) fn init() -> Result {
+    // SAFETY: Called once, before any use of the credentials.
+    kernel::error::to_result(unsafe { bindings::vremote_origin_init() })?;
     share::init();
     export::init();
     serve::init();
     // SAFETY: The name is a C string.
     let queue = unsafe { bindings::vremote_origin_workqueue(c"vremote".as_char_ptr()) };
-    QUEUE.populate(WorkQueue(NonNull::new(queue).ok_or(ENOMEM)?));
+    let Some(queue) = NonNull::new(queue) else {
+        exit();
+        return Err(ENOMEM);
+    };
+    QUEUE.populate(WorkQueue(queue));
     Ok(())
 }
 
@@ -108,6 +116,8 @@ pub(crate) fn exit() {
     serve::exit();
     share::exit();
     export::exit();
+    // SAFETY: `init` succeeded in this, and nothing is written any more.
+    unsafe { bindings::vremote_origin_exit() };
 }
 
 /// Takes home every page of the share; then ends it, if still nobody uses it.
@@ -271,7 +281,10 @@ pub(crate) fn status(out: &mut impl Write) -> fmt::Result {
             if at == 0 { "" } else { "," },
             share.id
         )?;
-        crate::stats::write_json_string(out, serve::path_of(share).as_deref().unwrap_or(b""))?;
+        crate::stats::write_json_string(
+            out,
+            lookup::Object::of(share).path().as_deref().unwrap_or(b""),
+        )?;
         write!(
             out,
             ",\"size\":{},\"descriptors\":{descriptors},\"remote_opens\":{opens},\"pages_shared\":{},\"pages_owned\":{owned},\

@@ -6,13 +6,14 @@
 use kernel::{error::to_result, prelude::*, sync::Arc};
 
 use super::{
-    export::{self, c_string, Acting, CName, Export},
+    export::{self, c_string, Acting, Export},
+    lookup::{last_component, Object},
     serve,
     share::{self, Share},
 };
 use crate::bindings;
 use crate::proto::{
-    limits::{MAX_NAME, MAX_PATH, PAGE_BYTES},
+    limits::{MAX_LINKS, MAX_NAME, MAX_PATH, PAGE_BYTES},
     nodes::Node,
     wire::{
         change, flags, Attributes, Change, Credentials, Entry, Header, Kind, Names, Space, Time,
@@ -31,30 +32,62 @@ pub(super) fn place(path: &[u8]) -> Result<(Arc<Export>, &[u8])> {
     export::containing(path).ok_or(EPERM)
 }
 
-/// Reads from what a remote sees under a path: gives `call` the directory to start from, and the rest of the path. `nothing`: of a
-/// directory that only shows the way.
+/// Reads from what a remote sees under a path: gives `call` what [`meant`] finds there. `nothing`: of a directory that only shows the way.
 pub(super) fn look<T>(
     user: &Credentials<'_>,
     path: &[u8],
+    open: &Option<Arc<Share>>,
+    ino: u64,
     nothing: impl FnOnce() -> Result<T>,
-    call: impl FnOnce(&Export, &CName) -> Result<T>,
+    call: impl FnOnce(&Object) -> Result<T>,
 ) -> Result<T> {
     serve::check_path(path)?;
-    if serve::by_descriptor(path).is_some() {
+    if let Some(share) = serve::by_descriptor(path) {
         let root = export::root().ok_or(ENOENT)?;
-        let rest = c_string(&path[1..])?;
         let _acting = Acting::begin(user, root.root_squash)?;
-        return call(root, &rest);
+        let object = meant(root, &path[1..], open, ino)?;
+        if open.is_none() && !object.is(&share) {
+            // Renamed over at this moment: what has the name now is nobody's to look at.
+            return Err(ESTALE);
+        }
+        return call(&object);
     }
     if let Some((export, rest)) = export::containing(path) {
-        let rest = c_string(rest)?;
         let _acting = Acting::begin(user, export.root_squash)?;
-        return call(&export, &rest);
+        return call(&meant(&export, rest, open, ino)?);
     }
     if serve::is_way(path)? {
         return nothing();
     }
     Err(serve::refused(path))
+}
+
+/// What has the path now, if that is what is meant: the open file, or what has that inode number (0: anything). An open file is found without
+/// its name as well, but by its name first: the mount that it is meant by may be for reading only. The caller acts as the remote user.
+///
+/// # Errors
+///
+/// `ESTALE`: another file has the path. Those of [`Export::look_up`].
+pub(super) fn meant(
+    export: &Export,
+    rest: &[u8],
+    open: &Option<Arc<Share>>,
+    ino: u64,
+) -> Result<Object> {
+    let found = export.look_up(rest);
+    match open {
+        Some(share) => Ok(found
+            .ok()
+            .filter(|object| object.is(share))
+            .unwrap_or_else(|| Object::of(share))),
+        None => {
+            let object = found?;
+            if ino != 0 && object.attributes()?.ino != ino {
+                return Err(ESTALE);
+            }
+            Ok(object)
+        }
+    }
 }
 
 /// What a request is about if that is open: found by its id, because its path may lead to another file by now, or to none. `ESTALE`: the
@@ -85,12 +118,6 @@ pub(super) fn open_file_in(
     }))
 }
 
-/// The kernel's pointer, or null.
-pub(super) fn file_of(open: &Option<Arc<Share>>) -> *mut bindings::file {
-    open.as_ref()
-        .map_or(core::ptr::null_mut(), |share| share.file.as_ptr())
-}
-
 /// How much room there is where a path is; none on the way to something.
 pub(super) fn space(payload: &[u8]) -> Result<Space> {
     let (user, path) = serve::who_and_where(payload)?;
@@ -100,12 +127,10 @@ pub(super) fn space(payload: &[u8]) -> Result<Space> {
             ..Space::default()
         })
     };
-    look(&user, path, nothing, |export, name| {
+    look(&user, path, &None, 0, nothing, |object| {
         let mut space = bindings::vremote_space::default();
-        // SAFETY: The root is counted, the name ends with NUL, the space is ours; we may sleep.
-        to_result(unsafe {
-            bindings::vremote_names_space(&export.root, name.as_char_ptr(), &mut space)
-        })?;
+        // SAFETY: The path is counted, the space is ours; we may sleep.
+        to_result(unsafe { bindings::vremote_names_space(object.as_ptr(), &mut space) })?;
         Ok(Space {
             block_bytes: space.block_bytes,
             blocks: space.blocks,
@@ -121,15 +146,10 @@ pub(super) fn space(payload: &[u8]) -> Result<Space> {
 pub(super) fn commit(header: &Header, payload: &[u8]) -> Result {
     let (user, path) = serve::who_and_where(payload)?;
     let nothing = || Ok(());
-    look(&user, path, nothing, |export, name| {
-        // SAFETY: The root is counted, the name ends with NUL; we may sleep.
+    look(&user, path, &None, header.index, nothing, |object| {
+        // SAFETY: The path is counted; we may sleep.
         to_result(unsafe {
-            bindings::vremote_names_sync(
-                &export.root,
-                name.as_char_ptr(),
-                header.index,
-                header.has(flags::DATASYNC),
-            )
+            bindings::vremote_names_sync(object.as_ptr(), header.has(flags::DATASYNC))
         })
     })
 }
@@ -140,15 +160,14 @@ pub(super) fn list(header: &Header, payload: &[u8], entries: &mut KVVec<u8>) -> 
     let Some((export, rest)) = export::containing(path) else {
         return list_way(path, header.size, entries);
     };
-    let name = c_string(rest)?;
     let mut position = header.size;
     *entries = KVVec::zeroed(LIST_BYTES, GFP_KERNEL)?;
     let _acting = Acting::begin(&user, export.root_squash)?;
-    // SAFETY: The root is counted, the name ends with NUL, all else is ours; we may sleep.
+    let object = export.look_up(rest)?;
+    // SAFETY: The path is counted, all else is ours; we may sleep.
     let bytes = unsafe {
         bindings::vremote_names_list(
-            &export.root,
-            name.as_char_ptr(),
+            object.as_ptr(),
             &mut position,
             entries.as_mut_ptr(),
             entries.len(),
@@ -184,7 +203,7 @@ fn list_way(path: &[u8], position: u64, entries: &mut KVVec<u8>) -> Result {
     }
     for share in share::snapshot()? {
         if serve::is_by_descriptor(&share) {
-            add(&serve::path_of(&share)?)?;
+            add(&Object::of(&share).path()?)?;
         }
     }
     if names.is_empty() {
@@ -206,30 +225,64 @@ fn list_way(path: &[u8], position: u64, entries: &mut KVVec<u8>) -> Result {
     Ok(())
 }
 
-/// Where a symlink leads.
+/// Where a symlink leads: its text, or as [`resolve`] says.
 pub(super) fn read_link(header: &Header, payload: &[u8], target: &mut KVVec<u8>) -> Result {
     let (user, path) = serve::who_and_where(payload)?;
     let (export, rest) = place(path)?;
-    let name = c_string(rest)?;
-    *target = KVVec::zeroed(MAX_PATH, GFP_KERNEL)?;
     let _acting = Acting::begin(&user, export.root_squash)?;
-    let read = if header.index == 1 {
-        bindings::vremote_names_resolve
+    if header.index == 1 {
+        target.extend_from_slice(&resolve(&export, rest)?, GFP_KERNEL)?;
     } else {
-        bindings::vremote_names_read_link
-    };
-    // SAFETY: The root is counted, the name ends with NUL, the buffer is ours; we may sleep.
+        *target = text_of_link(&export.look_up(rest)?)?;
+    }
+    Ok(())
+}
+
+/// The text of a symlink. `EINVAL`: it is none, or one of procfs and the like, which leads where no text does.
+fn text_of_link(object: &Object) -> Result<KVVec<u8>> {
+    let mut text = KVVec::zeroed(MAX_PATH, GFP_KERNEL)?;
+    // SAFETY: The path is counted, the buffer is ours; we may sleep.
     let bytes = unsafe {
-        read(
-            &export.root,
-            name.as_char_ptr(),
-            target.as_mut_ptr(),
-            target.len(),
-        )
+        bindings::vremote_names_read_link(object.as_ptr(), text.as_mut_ptr(), text.len())
     };
     to_result(bytes.min(0) as i32)?;
-    target.truncate(bytes as usize);
-    Ok(())
+    text.truncate(bytes as usize);
+    Ok(text)
+}
+
+/// Where a path leads when its last name is followed as well: an absolute path of this node. Of what is not there, but its directory is, as
+/// well: it can be made.
+fn resolve(export: &Export, rest: &[u8]) -> Result<KVec<u8>> {
+    match export.follow(rest) {
+        Err(error) if error == ENOENT => {}
+        found => return found?.path(),
+    }
+    let mut at = KVec::new();
+    at.extend_from_slice(rest, GFP_KERNEL)?;
+    for _ in 0..MAX_LINKS {
+        let last = last_component(&at);
+        let object = match export.look_up(&at) {
+            Err(error) if error == ENOENT => {
+                if matches!(&at[last..], b"" | b"." | b"..") {
+                    return Err(ENOENT);
+                }
+                return export.name(&at)?.path();
+            }
+            found => found?,
+        };
+        if object.attributes()?.mode & bindings::S_IFMT != bindings::S_IFLNK {
+            // It was made in this moment.
+            return object.path();
+        }
+        let text =
+            text_of_link(&object).map_err(|error| if error == EINVAL { ELOOP } else { error })?;
+        if text.first() == Some(&b'/') {
+            return Err(ELOOP);
+        }
+        at.truncate(last);
+        at.extend_from_slice(&text, GFP_KERNEL)?;
+    }
+    Err(ELOOP)
 }
 
 /// `Make`, `Link`, `Remove`, `Rename`, `SetAttr`; gives the attributes of what is there then, if the kind says so.
@@ -237,80 +290,79 @@ pub(super) fn change(node: Node, header: &Header, payload: &[u8]) -> Result<Opti
     let (user, rest) = Credentials::decode(payload).ok_or(EINVAL)?;
     if header.kind == Kind::Remove {
         let (export, rest) = place(rest)?;
-        let name = c_string(rest)?;
         let _acting = Acting::begin(&user, export.root_squash)?;
-        // SAFETY: The root is counted, the name ends with NUL; we may sleep.
+        let name = export.name(rest)?;
+        // SAFETY: The directory is counted, the name ends with NUL; we may sleep.
         to_result(unsafe {
-            bindings::vremote_names_remove(&export.root, name.as_char_ptr(), header.index == 1)
+            bindings::vremote_names_remove(
+                name.directory.as_ptr(),
+                name.last.as_char_ptr(),
+                header.index == 1,
+            )
         })?;
         return Ok(None);
     }
     let names = Names::decode(header, rest).ok_or(EINVAL)?;
     let (export, rest) = place(names.first)?;
-    let first = c_string(rest)?;
     match header.kind {
         Kind::Make => {
             let target = c_string(names.second)?;
             let _acting = Acting::begin(&user, export.root_squash)?;
-            // SAFETY: As above.
+            let name = export.name(rest)?;
+            // SAFETY: As above, and so does the target.
             to_result(unsafe {
                 bindings::vremote_names_make(
-                    &export.root,
-                    first.as_char_ptr(),
+                    name.directory.as_ptr(),
+                    name.last.as_char_ptr(),
                     header.index as u16,
                     target.as_char_ptr(),
                 )
             })?;
-            export.stat(rest).map(Some)
+            name.look_up()?.attributes().map(Some)
         }
         Kind::Link | Kind::Rename => {
-            let (other, rest) = place(names.second)?;
+            let (other, other_rest) = place(names.second)?;
             if !Arc::ptr_eq(&export, &other) {
                 return Err(EXDEV);
             }
-            let second = c_string(rest)?;
-            let (from, to) = (first.as_char_ptr(), second.as_char_ptr());
             let _acting = Acting::begin(&user, export.root_squash)?;
             if header.kind == Kind::Rename {
-                // SAFETY: As above.
+                let (from, to) = (export.name(rest)?, export.name(other_rest)?);
+                // SAFETY: As above, for both.
                 to_result(unsafe {
-                    bindings::vremote_names_rename(&export.root, from, to, header.index as u32)
+                    bindings::vremote_names_rename(
+                        from.directory.as_ptr(),
+                        from.last.as_char_ptr(),
+                        to.directory.as_ptr(),
+                        to.last.as_char_ptr(),
+                        header.index as u32,
+                    )
                 })?;
                 return Ok(None);
             }
+            let (object, name) = (export.look_up(rest)?, export.name(other_rest)?);
             // SAFETY: As above.
-            to_result(unsafe { bindings::vremote_names_link(&export.root, from, to) })?;
-            export.stat(rest).map(Some)
+            to_result(unsafe {
+                bindings::vremote_names_link(
+                    object.as_ptr(),
+                    name.directory.as_ptr(),
+                    name.last.as_char_ptr(),
+                )
+            })?;
+            object.attributes().map(Some)
         }
         Kind::SetAttr => {
             let change = Change::decode(names.second).ok_or(EINVAL)?;
             let open = open_file_in(node, header, &export)?;
             let _acting = Acting::begin(&user, export.root_squash)?;
-            // SAFETY: As above; the file is open if there is one, the change is ours.
+            let object = meant(&export, rest, &open, header.index)?;
+            // SAFETY: The path is counted, the change is ours; we may sleep.
             to_result(unsafe {
-                bindings::vremote_names_change(
-                    file_of(&open),
-                    &export.root,
-                    first.as_char_ptr(),
-                    header.index,
-                    &for_kernel(&change),
-                )
+                bindings::vremote_names_change(object.as_ptr(), &for_kernel(&change))
             })?;
-            attributes_then(&open, &export, rest).map(Some)
+            object.attributes().map(Some)
         }
         _ => Err(EOPNOTSUPP),
-    }
-}
-
-/// The attributes of what was changed.
-pub(super) fn attributes_then(
-    open: &Option<Arc<Share>>,
-    export: &Export,
-    rest: &[u8],
-) -> Result<Attributes> {
-    match open {
-        Some(share) => serve::attributes_of(&share.file),
-        None => export.stat(rest),
     }
 }
 

@@ -19,7 +19,8 @@ use kernel::{
 
 use super::{
     grant::{Grant, Granting},
-    share::{Active, Bytes, Share, State},
+    quota,
+    share::{Active, Incoming, Share, State},
 };
 use crate::net::{
     batch::{Batch, Payload},
@@ -27,7 +28,7 @@ use crate::net::{
     peer::{self, Peer},
 };
 use crate::proto::{
-    directory::{self, Action, Event, Page, Phase},
+    directory::{self, Action, Event, Overdue, Page, Phase},
     nodes::Node,
     wire::{flags, Header, Kind},
 };
@@ -150,11 +151,14 @@ impl Exchange for Round {
         if !self.share.waits_for(&self.header, self.node) {
             return;
         }
-        // A node that answers nothing is waited for until it is fenced. One that is only slow keeps what it has.
-        let silent = error == ETIMEDOUT
+        if error == ETIMEDOUT {
+            self.share.note_overdue(&self.header, self.node);
+        }
+        // A node that is to be fenced is waited for until it is. One that is only slow keeps what it has.
+        let fenced = error == ETIMEDOUT
             && peer::by_slot(self.node).is_some_and(|peer| peer.suspect())
             && self.share.ask_holder(self.header, self.node).is_ok();
-        if silent {
+        if fenced {
             return;
         }
         // Its session is over, or it never had one: it holds nothing.
@@ -183,12 +187,12 @@ struct Spare {
 }
 
 impl Share {
-    /// Feeds one event of page `index` to the directory and does what follows from it. `incoming`: the bytes of a `Put`.
+    /// Feeds one event of page `index` to the directory and does what follows from it. `incoming`: what a `Put` has brought.
     pub(super) fn drive(
         self: &Arc<Self>,
         index: u64,
         event: Event,
-        incoming: Option<Bytes>,
+        incoming: Option<Incoming>,
         context: Context,
         out: &mut Outbox,
     ) {
@@ -207,7 +211,13 @@ impl Share {
     /// One step of the directory for page `index`, under the share's lock.
     ///
     /// If memory for a new record is short, the event is dropped as if its message had been lost.
-    pub(super) fn step(&self, index: u64, event: Event, incoming: Option<Bytes>, todo: &mut Todo) {
+    pub(super) fn step(
+        &self,
+        index: u64,
+        event: Event,
+        incoming: Option<Incoming>,
+        todo: &mut Todo,
+    ) {
         let mut spare = Spare::default();
         let mut incoming = incoming;
         loop {
@@ -409,12 +419,37 @@ impl Share {
     /// Whether the round of this request is still open, and this node has not answered.
     fn waits_for(&self, header: &Header, node: Node) -> bool {
         let state = self.state.lock();
-        let tx = state.active.get(&header.index).and_then(|active| active.tx);
-        tx.is_some_and(|tx| {
-            matches!(tx.phase, Phase::Invalidating | Phase::Recalling)
-                && tx.seq == header.seq
-                && tx.waiting.contains(node)
-        })
+        let active = state.active.get(&header.index);
+        active.is_some_and(|active| directory::waits_for(&active.tx, header.seq, node).is_some())
+    }
+
+    /// The time of this request of a round is up. Who has kept the page for too long by now gets no new lease.
+    fn note_overdue(&self, header: &Header, node: Node) {
+        let rounds = crate::net::overdue_rounds();
+        let overdue = self.state.lock().note_overdue(header, node);
+        let Some(peer) = overdue
+            .and_then(|overdue| overdue.after(rounds))
+            .and_then(peer::by_slot)
+        else {
+            return;
+        };
+        // In this order: what is noted here of a session is forgotten before the next one begins.
+        let session = peer.session();
+        let still = self
+            .state
+            .lock()
+            .pages
+            .get(&header.index)
+            .is_some_and(|page| page.overdue.after(rounds) == Some(peer.slot));
+        if still && peer.revoke(session) && crate::net::may_log() {
+            pr_warn!(
+                "file {}: page {} is kept by a peer that was asked for it {} times, for {} ms each\n",
+                self.id,
+                header.index,
+                rounds,
+                crate::net::timeout_us() / 1000
+            );
+        }
     }
 
     /// Sends a request of a round, under a new id, for as long as a silent node is waited for.
@@ -436,6 +471,11 @@ impl Share {
         exchange::start(&peer, request, round, Some(crate::net::timeout_us()))?;
         peer.suspect_if_silent();
         Ok(())
+    }
+
+    /// Whether something is under way with the page.
+    pub(super) fn is_active(&self, index: u64) -> bool {
+        self.state.lock().active.get(&index).is_some()
     }
 
     /// Whether a remote holds a page of the file.
@@ -485,6 +525,7 @@ impl Share {
         for _ in 0..writers {
             self.end_writing();
         }
+        quota::OPENS.give_back(node, readers + writers);
         for _ in 0..readers + writers {
             crate::pin::unpin();
         }
@@ -501,13 +542,20 @@ pub(super) fn left_to(action: &Action) -> Context {
 }
 
 impl State {
+    /// See [`directory::overdue`].
+    fn note_overdue(&mut self, header: &Header, node: Node) -> Option<Overdue> {
+        let page = self.pages.get_mut(&header.index)?;
+        let active = self.active.get(&header.index)?;
+        directory::overdue(page, &active.tx, header.seq, node)
+    }
+
     /// One step of the directory. `spare` is memory for records that may have to be made.
     fn step(
         &mut self,
         file: u64,
         index: u64,
         event: Event,
-        incoming: &mut Option<Bytes>,
+        incoming: &mut Option<Incoming>,
         todo: &mut Todo,
         spare: Spare,
     ) {

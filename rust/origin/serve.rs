@@ -16,10 +16,12 @@ use kernel::{
 use super::{
     drain,
     export::{self, Acting},
-    fileattr, namespace,
+    fileattr,
+    lookup::Object,
+    namespace,
     pages::{Context, Outbox},
-    queue, settle,
-    share::{self, Opens, OwnFile, Share},
+    queue, quota, settle,
+    share::{self, Incoming, Opens, Share},
     xattr, CLOSING,
 };
 use crate::bindings;
@@ -30,7 +32,7 @@ use crate::proto::{
     nodes::Node,
     reliable::{Begin, ReplyCache},
     wire::{
-        flags, Attributes, Credentials, Header, Kind, Lock, LockKind, Time, ATTRIBUTES_BYTES,
+        flags, Attributes, Credentials, Header, Kind, Lock, LockKind, ATTRIBUTES_BYTES,
         FILE_ATTR_BYTES, LOCK_BYTES, OPEN_TO_RUN, SPACE_BYTES,
     },
 };
@@ -124,7 +126,16 @@ fn get(peer: &Arc<Peer>, header: &Header, missing: &[u8]) {
                         else {
                             continue;
                         };
-                        if share.state.lock().is_frozen(index) {
+                        let (frozen, active) = {
+                            let state = share.state.lock();
+                            (state.is_frozen(index), state.active.get(&index).is_some())
+                        };
+                        let place = if active {
+                            None
+                        } else {
+                            quota::GETS.take(peer.slot)
+                        };
+                        if frozen || !(active || place.is_some()) {
                             // It comes again.
                             continue;
                         }
@@ -142,6 +153,10 @@ fn get(peer: &Arc<Peer>, header: &Header, missing: &[u8]) {
                             Context::Receive,
                             &mut out,
                         );
+                        if let Some(active) = share.state.lock().active.get_mut(&index) {
+                            // Should it be another one by now, that is as good: each ends.
+                            active.place = active.place.take().or(place);
+                        }
                     }
                     None
                 }
@@ -181,6 +196,11 @@ fn put(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8>) {
     if header.has(flags::TOUCHED) {
         share.state.lock().touch(peer.slot, header.request);
     }
+    let place = quota::INSTALLS.take(peer.slot);
+    if place.is_none() && !share.is_active(header.index) {
+        // It comes again. One that others wait for is always taken.
+        return;
+    }
     let event = Event::Put {
         node: peer.slot,
         request: header.request,
@@ -190,7 +210,10 @@ fn put(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8>) {
     share.drive(
         header.index,
         event,
-        Some(core::mem::take(payload)),
+        Some(Incoming {
+            bytes: core::mem::take(payload),
+            _place: place,
+        }),
         Context::Receive,
         &mut Outbox::default(),
     );
@@ -224,10 +247,11 @@ fn control(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8>) {
             _ => return,
         }
     }
-    let work = {
+    let work = quota::WORK.take(peer.slot).and_then(|place| {
         let (peer, header) = (peer.clone(), *header);
         let payload = core::mem::take(payload);
-        queue().try_spawn(GFP_NOWAIT, move || {
+        let work = move || {
+            let _place = place;
             let mut bulk = KVVec::new();
             let answer = answer(&peer, &header, &payload, &mut bulk);
             if let Some(slot) = slot {
@@ -243,9 +267,10 @@ fn control(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8>) {
                 &bulk
             };
             let _ = peer.send(&answer.header, payload);
-        })
-    };
-    if let (Err(_), Some(slot)) = (work, slot) {
+        };
+        queue().try_spawn(GFP_NOWAIT, work).ok()
+    });
+    if let (None, Some(slot)) = (work, slot) {
         if let Some(replies) = REPLIES.lock()[usize::from(peer.slot)].as_mut() {
             replies.cache.cancel(slot, header.request);
         }
@@ -342,7 +367,7 @@ impl Answer {
     /// Attributes, size and order of a shared file.
     fn describe(&mut self, share: &Share) -> Result {
         let (seq, size) = share.stamp();
-        let mut attributes = attributes_of(&share.file)?;
+        let mut attributes = Object::of(share).attributes()?;
         attributes.size = size;
         self.attach(&attributes);
         self.header.seq = seq;
@@ -456,10 +481,9 @@ fn with_file(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Ans
 
 /// The share that a descriptor with `O_ORIGIN` holds at this path.
 pub(super) fn by_descriptor(path: &[u8]) -> Option<Arc<Share>> {
-    share::snapshot()
-        .ok()?
-        .into_iter()
-        .find(|share| is_by_descriptor(share) && path_of(share).is_ok_and(|of| of[..] == *path))
+    share::snapshot().ok()?.into_iter().find(|share| {
+        is_by_descriptor(share) && Object::of(share).path().is_ok_and(|of| of[..] == *path)
+    })
 }
 
 /// Whether a local descriptor shares the file.
@@ -467,27 +491,6 @@ pub(super) fn is_by_descriptor(share: &Share) -> bool {
     // A statement of its own: the lock must not be held over what follows in the caller's condition.
     let descriptors = share.state.lock().descriptors;
     descriptors > 0
-}
-
-/// The present path of a shared file.
-pub(super) fn path_of(share: &Share) -> Result<KVec<u8>> {
-    let mut buffer = KVec::<u8>::zeroed(MAX_PATH + 1, GFP_KERNEL)?;
-    // SAFETY: The file is open, the buffer is ours and has so many bytes.
-    let start = unsafe {
-        bindings::vremote_origin_path_of(
-            share.file.as_ptr(),
-            buffer.as_mut_ptr().cast(),
-            buffer.len() as i32,
-        )
-    };
-    let start = kernel::error::from_err_ptr(start)? as usize - buffer.as_ptr() as usize;
-    let end = buffer[start..]
-        .iter()
-        .position(|byte| *byte == 0)
-        .ok_or(EIO)?;
-    buffer.copy_within(start..start + end, 0);
-    buffer.truncate(end);
-    Ok(buffer)
 }
 
 /// Reads credentials and path of a `Lookup` or `Open`.
@@ -518,19 +521,19 @@ fn look_up(header: &Header, payload: &[u8]) -> Result<Attributes> {
     let rights =
         header.index as u32 & (bindings::MAY_READ | bindings::MAY_WRITE | bindings::MAY_EXEC);
     if let Some(share) = by_descriptor(path) {
-        let acting = Acting::begin(&user, false)?;
-        // SAFETY: The file is open; we may sleep.
-        kernel::error::to_result(unsafe {
-            bindings::vremote_origin_may(share.file.as_ptr(), rights as i32)
-        })?;
-        drop(acting);
-        let mut attributes = attributes_of(&share.file)?;
+        let _acting = Acting::begin(&user, false)?;
+        let object = Object::of(&share);
+        object.check(rights)?;
+        let mut attributes = object.attributes()?;
         attributes.size = share.size();
         return Ok(attributes);
     }
     if let Some((export, rest)) = export::containing(path) {
         let _acting = Acting::begin(&user, export.root_squash)?;
-        return export.stat_with(rest, rights);
+        let object = export.look_up(rest)?;
+        let attributes = object.attributes()?;
+        object.check(rights)?;
+        return Ok(attributes);
     }
     if is_way(path)? {
         if rights & bindings::MAY_WRITE != 0 {
@@ -555,7 +558,7 @@ pub(super) fn is_way(path: &[u8]) -> Result<bool> {
         }
     }
     for share in share::snapshot()? {
-        if is_by_descriptor(&share) && export::is_above(path, &path_of(&share)?) {
+        if is_by_descriptor(&share) && export::is_above(path, &Object::of(&share).path()?) {
             return Ok(true);
         }
     }
@@ -575,51 +578,48 @@ fn open(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Answer) 
         return Err(ESHUTDOWN);
     }
     let (user, path) = who_and_where(payload)?;
+    let place = quota::OPENS.take(peer.slot).ok_or(ENFILE)?;
     let run = header.index == OPEN_TO_RUN;
-    let open_flags = (header.index as u32 & OPEN_FLAGS) as i32;
-    let write = open_flags as u32 & bindings::O_ACCMODE != bindings::O_RDONLY;
+    let open_flags = header.index as u32 & OPEN_FLAGS;
+    let write = open_flags & bindings::O_ACCMODE != bindings::O_RDONLY;
+    let creates = !run && open_flags & bindings::O_CREAT != 0;
     let mode = header.size as u16 & 0o7777;
     let drained = drain::is_drained();
-    if drained && (write || open_flags as u32 & bindings::O_TRUNC != 0) {
+    if drained && (write || open_flags & bindings::O_TRUNC != 0) {
         return Err(EROFS);
     }
-    let by_descriptor = by_descriptor(path);
-    let truncate = by_descriptor.is_some() && open_flags as u32 & bindings::O_TRUNC != 0;
-    let file = match &by_descriptor {
-        Some(_) => {
-            let _acting = Acting::begin(&user, false)?;
-            let root = export::root().ok_or(ENOENT)?;
-            if run {
-                root.open_to_run(&path[1..])?
-            } else {
-                // The name may lead anywhere in the system by now: nothing is changed before it is known to be this file.
-                let keep = bindings::O_ACCMODE | bindings::O_APPEND;
-                let access = if truncate && !write {
-                    bindings::O_RDWR
-                } else {
-                    0
-                };
-                let flags = open_flags as u32 & keep | access | bindings::O_NOFOLLOW;
-                root.open(&path[1..], flags as i32, 0)?
-            }
+    let open_object = |object: Object| {
+        if run {
+            object.open_to_run()
+        } else {
+            object.open(open_flags & !(bindings::O_CREAT | bindings::O_EXCL))
         }
-        None => {
-            let (export, rest) = export::containing(path).ok_or_else(|| refused(path))?;
-            let _acting = Acting::begin(&user, export.root_squash)?;
-            match export.stat(rest) {
-                Ok(attributes) => check_type(attributes.mode)?,
-                Err(error) if error == ENOENT && open_flags as u32 & bindings::O_CREAT != 0 => {
-                    if drained {
-                        return Err(EROFS);
-                    }
-                }
+    };
+    let file = if let Some(share) = by_descriptor(path) {
+        let _acting = Acting::begin(&user, false)?;
+        let object = export::root().ok_or(ENOENT)?.look_up(&path[1..])?;
+        if !object.is(&share) {
+            // Renamed over at this moment: what has the name now is nobody's to open.
+            return Err(ESTALE);
+        }
+        open_object(object)?
+    } else {
+        let (export, rest) = export::containing(path).ok_or_else(|| refused(path))?;
+        let _acting = Acting::begin(&user, export.root_squash)?;
+        // The export itself is a directory, and has no name here.
+        if creates && !rest.is_empty() {
+            let name = export.name(rest)?;
+            match name.look_up() {
+                Ok(object) => check_type(object.attributes()?.mode)?,
+                Err(error) if error == ENOENT && !drained => {}
+                Err(error) if error == ENOENT => return Err(EROFS),
                 Err(error) => return Err(error),
             }
-            if run {
-                export.open_to_run(rest)?
-            } else {
-                export.open(rest, open_flags, mode)?
-            }
+            name.create(open_flags, mode)?
+        } else {
+            let object = export.look_up(rest)?;
+            check_type(object.attributes()?.mode)?;
+            open_object(object)?
         }
     };
     loop {
@@ -637,22 +637,6 @@ fn open(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Answer) 
                 return Err(error);
             }
         };
-        if by_descriptor
-            .as_ref()
-            .is_some_and(|other| other.id != share.id)
-        {
-            // Renamed over at this moment.
-            return Err(ESTALE);
-        }
-        if truncate {
-            if !share.overwritable() {
-                return Err(EPERM);
-            }
-            // SAFETY: The file is open; we hold no lock.
-            kernel::error::to_result(unsafe {
-                bindings::vremote_origin_truncate(share.file.as_ptr(), 0)
-            })?;
-        }
         // SAFETY: The file is open.
         if write && !unsafe { bindings::vremote_origin_writable(share.file.as_ptr()) } {
             return Err(EROFS);
@@ -668,6 +652,7 @@ fn open(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Answer) 
             continue;
         }
         crate::pin::pin();
+        place.keep();
         answer.header.count = share.errors();
         return answer.describe(&share);
     }
@@ -786,6 +771,7 @@ fn close(share: &Arc<Share>, peer: &Peer, header: &Header) {
         share.unlock_all(node);
     }
     settle_if_idle(share);
+    quota::OPENS.give_back(node, 1);
     crate::pin::unpin();
 }
 
@@ -801,7 +787,9 @@ pub(super) fn settle_if_idle(share: &Arc<Share>) {
     };
     let keep = || {
         !share.deleted()
-            && path_of(share).is_ok_and(|path| export::containing(&path).is_some())
+            && Object::of(share)
+                .path()
+                .is_ok_and(|path| export::containing(&path).is_some())
             && share::snapshot().is_ok_and(|shares| shares.len() <= IDLE_SHARES)
     };
     if !idle || keep() {
@@ -826,37 +814,5 @@ pub(super) fn settle_if_idle(share: &Arc<Share>) {
     });
     if spawned.is_err() {
         share.state.lock().settling = None;
-    }
-}
-
-pub(super) fn attributes_of(file: &OwnFile) -> Result<Attributes> {
-    let mut stat = bindings::kstat::default();
-    let mut generation = 0;
-    // SAFETY: The file is open, `stat` and `generation` are ours.
-    kernel::error::to_result(unsafe {
-        bindings::vremote_origin_stat(file.as_ptr(), &mut stat, &mut generation)
-    })?;
-    Ok(attributes(&stat, generation))
-}
-
-/// What `stat` said, for the wire.
-pub(super) fn attributes(stat: &bindings::kstat, generation: u32) -> Attributes {
-    let time = |t: &bindings::timespec64| Time {
-        seconds: t.tv_sec,
-        nanoseconds: t.tv_nsec as u32,
-    };
-    Attributes {
-        ino: stat.ino,
-        generation: u64::from(generation),
-        device: u64::from(stat.dev),
-        size: stat.size as u64,
-        blocks: stat.blocks,
-        mode: u32::from(stat.mode),
-        nlink: stat.nlink,
-        uid: stat.uid.val,
-        gid: stat.gid.val,
-        atime: time(&stat.atime),
-        mtime: time(&stat.mtime),
-        ctime: time(&stat.ctime),
     }
 }

@@ -8,6 +8,8 @@
 //! Lock order: [`LIFECYCLE`] and [`Share::restoring`] (mutexes) before all spinlocks; [`TABLE`] and [`Share::state`] are
 //! leaves and never held together.
 
+use core::ops::Deref;
+
 use kernel::{
     bindings::{address_space, file},
     prelude::*,
@@ -22,16 +24,62 @@ use kernel::{
 use super::{
     lock::Locks,
     pages::{left_to, Context},
+    quota::Place,
 };
 use crate::bindings;
 use crate::proto::{
     directory::{Action, Page, Tx},
+    limits::MAX_STASH,
     nodes::Node,
 };
 use crate::wait;
 
 /// Bytes of one page on their way, or kept.
 pub(super) type Bytes = KVVec<u8>;
+
+/// What a `Put` has brought.
+pub(super) struct Incoming {
+    pub(super) bytes: Bytes,
+    /// `None`: others wait for it.
+    pub(super) _place: Option<Place>,
+}
+
+/// How many [`Stash`]es there are.
+static STASHED: Atomic<u64> = Atomic::new(0);
+
+/// The bytes of one page in the stash.
+pub(super) struct Stash {
+    bytes: Bytes,
+    /// The page was dirty, and had room on the disk; else the disk may have refused it before.
+    pub(super) dirty: bool,
+}
+
+impl Stash {
+    pub(super) fn new(bytes: Bytes, dirty: bool) -> Stash {
+        STASHED.fetch_add(1, Relaxed);
+        Stash { bytes, dirty }
+    }
+
+    /// Whether the stashes of all shares take as much memory as they may: then what is dirty goes to disk before it is granted away.
+    pub(super) fn is_full() -> bool {
+        // SAFETY: No precondition.
+        STASHED.load(Relaxed) >= unsafe { bindings::vremote_origin_memory_pages() } / MAX_STASH
+    }
+}
+
+impl Deref for Stash {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Stash {
+    fn drop(&mut self) {
+        STASHED.fetch_sub(1, Relaxed);
+    }
+}
 
 /// An own reference to an open file, dropped with `fput`.
 pub(crate) struct File(*mut file);
@@ -106,13 +154,15 @@ impl Drop for OwnFile {
 pub(super) struct Active {
     pub(super) tx: Option<Tx>,
     /// Bytes of the `Put` that is to be installed.
-    pub(super) incoming: Option<Bytes>,
+    pub(super) incoming: Option<Incoming>,
     /// What the share's work item has to do for this page.
     pub(super) deferred: Option<Action>,
     /// The task whose own accesses to the page the hooks let pass: it does the transaction's work.
     pub(super) worker: usize,
     /// Requests in flight of the current round, to end them early.
     pub(super) round: u64,
+    /// Held by whose request began it.
+    pub(super) place: Option<Place>,
 }
 
 /// A local task that waits for a page.
@@ -162,7 +212,7 @@ pub(super) struct State {
     pub(super) active: RBTree<u64, Active>,
     /// Last versions of pages that were dirty here, or that the disk may have refused, when ownership was granted away: the only
     /// copy of these bytes, should the owner vanish without having written.
-    pub(super) stash: RBTree<u64, Bytes>,
+    pub(super) stash: RBTree<u64, Stash>,
     pub(super) tickets: KVec<Ticket>,
     /// The task that puts an orphaned stash back; the hooks let it pass.
     pub(super) restorer: usize,

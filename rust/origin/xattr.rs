@@ -10,7 +10,7 @@ use kernel::{error::to_result, prelude::*};
 
 use super::{
     export::{c_string, Acting, CName},
-    namespace::{self, file_of, look, open_file, open_file_in},
+    namespace::{look, meant, open_file, open_file_in, place},
     serve,
 };
 use crate::bindings;
@@ -50,15 +50,14 @@ pub(super) fn get(
     let bytes = look(
         &user,
         names.first,
+        &open,
+        header.index,
         || Err(ENODATA),
-        |export, path| {
-            // SAFETY: The root is counted, the file open if there is one, the names end with NUL, the buffer is ours; we may sleep.
+        |object| {
+            // SAFETY: The path is counted, the attribute's name ends with NUL, the buffer is ours; we may sleep.
             let bytes = unsafe {
                 bindings::vremote_names_get_xattr(
-                    file_of(&open),
-                    &export.root,
-                    path.as_char_ptr(),
-                    header.index,
+                    object.as_ptr(),
                     attribute.as_char_ptr(),
                     value.as_mut_ptr(),
                     room,
@@ -87,24 +86,21 @@ pub(super) fn set(node: Node, header: &Header, payload: &[u8]) -> Result<Attribu
         }
         _ => return Err(EINVAL),
     };
-    let (export, rest) = namespace::place(names.first)?;
-    let path = c_string(rest)?;
+    let (export, rest) = place(names.first)?;
     let open = open_file_in(node, header, &export)?;
     let _acting = Acting::begin(&user, export.root_squash)?;
-    // SAFETY: The root is counted, the file open if there is one, the names end with NUL, the value has so many bytes; we may sleep.
+    let object = meant(&export, rest, &open, header.index)?;
+    // SAFETY: The path is counted, the attribute's name ends with NUL, the value has so many bytes; we may sleep.
     to_result(unsafe {
         bindings::vremote_names_set_xattr(
-            file_of(&open),
-            &export.root,
-            path.as_char_ptr(),
-            header.index,
+            object.as_ptr(),
             attribute.as_char_ptr(),
             value,
             xattr.value.len(),
             flags,
         )
     })?;
-    namespace::attributes_then(&open, &export, rest)
+    object.attributes()
 }
 
 /// `ListXattr`: into `list` the names of users' attributes.
@@ -115,18 +111,13 @@ pub(super) fn list(node: Node, header: &Header, payload: &[u8], list: &mut KVVec
     let bytes = look(
         &user,
         path,
+        &open,
+        header.index,
         || Ok(0),
-        |export, path| {
-            // SAFETY: The root is counted, the file open if there is one, the path ends with NUL, the buffer is ours; we may sleep.
+        |object| {
+            // SAFETY: The path is counted, the buffer is ours; we may sleep.
             let bytes = unsafe {
-                bindings::vremote_names_list_xattr(
-                    file_of(&open),
-                    &export.root,
-                    path.as_char_ptr(),
-                    header.index,
-                    all.as_mut_ptr(),
-                    all.len(),
-                )
+                bindings::vremote_names_list_xattr(object.as_ptr(), all.as_mut_ptr(), all.len())
             };
             // More than the kernel lets a program have; the number is that of listxattr(2).
             if bytes == ERANGE.to_errno() as isize {

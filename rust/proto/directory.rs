@@ -34,6 +34,12 @@
 //!   that it holds the page with. The reverse need not be so: a grant may be lost, or its requester gone.
 //! - A holder leaves the record only by its own `Ack`, `Put` or Get that gives the page up, or with its session.
 //!
+//! # Holders that keep a page
+//!
+//! A round ends by its time-out, and whoever asked fails. So a holder that does not give up the page keeps others out of it, by mistake or
+//! on purpose. [`overdue`] counts the rounds that it lets run out, for one holder of a page at a time, because each of several will have its turn.
+//! What it does with other pages does not count, nor does it when it merely asks for this one again.
+//!
 //! # Old and repeated messages
 //!
 //! - `Ack`s count only for the round that is open: `seq` is the round's.
@@ -75,6 +81,51 @@ pub struct Page {
     pub owner: Option<Node>,
     /// The remotes that may read.
     pub sharers: NodeSet,
+    /// The holder that has kept it although others wanted it.
+    pub overdue: Overdue,
+}
+
+/// For how long a holder has kept a page that it was asked for, in rounds that have run out. See [`overdue`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Overdue {
+    node: Option<Node>,
+    /// Since it last answered one.
+    unanswered: u16,
+    /// Of rounds for writers, since it last held nothing. Who lets others read may still keep them from writing.
+    kept: u16,
+}
+
+impl Overdue {
+    /// The holder, if it has let so many rounds run out.
+    pub fn after(&self, rounds: u16) -> Option<Node> {
+        self.node
+            .filter(|_| self.unanswered.max(self.kept) >= rounds)
+    }
+
+    /// A round for a reader, or for a writer, has run out; these have not answered it.
+    fn count(&mut self, waiting: &NodeSet, want: Want) {
+        if !self.node.is_some_and(|node| waiting.contains(node)) {
+            *self = Overdue {
+                node: waiting.first(),
+                ..Overdue::default()
+            };
+        }
+        self.unanswered = self.unanswered.saturating_add(1);
+        if want == Want::Write {
+            self.kept = self.kept.saturating_add(1);
+        }
+    }
+
+    /// A node has given the page up, or as much of it as keeps others from reading.
+    fn answered(&mut self, by: Node, keeps_copy: bool) {
+        if self.node == Some(by) {
+            if keeps_copy {
+                self.unanswered = 0;
+            } else {
+                *self = Overdue::default();
+            }
+        }
+    }
 }
 
 impl Page {
@@ -442,6 +493,32 @@ pub fn granting(tx: &Option<Tx>) -> Option<(Node, u64)> {
     }
 }
 
+/// The transaction, if the round with this seq is open and waits for `node`.
+pub fn waits_for(tx: &Option<Tx>, seq: u64, node: Node) -> Option<&Tx> {
+    tx.as_ref().filter(|tx| {
+        tx.seq == seq
+            && matches!(tx.phase, Phase::Invalidating | Phase::Recalling)
+            && tx.waiting.contains(node)
+    })
+}
+
+/// `node` was asked in the round with this seq, and has not answered within the round's time: counts that. Gives who has kept the page for how
+/// long, or `None` if the round is over. Who asks the node once more, instead of ending the round by [`Event::Unreachable`], calls this when
+/// that time is up as well.
+///
+/// All nodes of a round are asked at the same time, so it is counted once for all of them: when the time of the first is up.
+pub fn overdue(page: &mut Page, tx: &Option<Tx>, seq: u64, node: Node) -> Option<Overdue> {
+    let tx = waits_for(tx, seq, node)?;
+    let want = match tx.current {
+        Requester::Remote { want, .. } | Requester::Local { want, .. } => want,
+        Requester::WriteBack { .. } => return None,
+    };
+    if tx.waiting.first() == Some(node) {
+        page.overdue.count(&tx.waiting, want);
+    }
+    Some(page.overdue)
+}
+
 /// One step of the protocol for one page: changes `page` and `tx` as `event` demands and hands the actions to `out`.
 ///
 /// `next_seq` is the file's counter (see [`take_seq`]). Events that do not fit, because they are old, repeated or wrong, change
@@ -715,6 +792,7 @@ impl<F: FnMut(Action)> Step<'_, F> {
             Phase::Recalling => self.page.owner = None,
             _ => _ = self.page.sharers.remove(node),
         }
+        self.page.overdue.answered(node, false);
         if done {
             self.go_on();
         }
@@ -780,6 +858,7 @@ impl<F: FnMut(Action)> Step<'_, F> {
                 if keep {
                     self.page.sharers.insert(node);
                 }
+                self.page.overdue.answered(node, keep);
                 self.emit(Action::PutDone {
                     node,
                     request,
@@ -874,6 +953,7 @@ impl<F: FnMut(Action)> Step<'_, F> {
         if self.page.owner == Some(node) {
             self.page.owner = None;
         }
+        self.page.overdue.answered(node, false);
         let Some(tx) = self.tx else { return };
         tx.queue
             .retain(|requester| requester.remote() != Some(node));

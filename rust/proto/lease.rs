@@ -17,6 +17,22 @@
 //! leaves everything as it is until somebody wants what the remote holds. Only then, and if the remote does not answer, the origin
 //! [closes](Term::close) the term: hellos are answered without granting. When the term is [over](Term::over), all that was granted is
 //! void, and only a new session can follow. A remote that answers before that reopens it.
+//!
+//! A remote that answers hellos, and is asked for a page again and again and keeps it all the same, would keep it for ever. After
+//! [`overdue_rounds`] its term is [revoked](Term::revoke): it ends like one that was closed, and no answer reopens it.
+
+use super::limits::{OVERDUE_ROUNDS, OVERDUE_US};
+
+/// After how many rounds that have run out, of `timeout` microseconds each, a holder that has not given up the page has its term revoked.
+/// `lease`: what it is granted. Who was silent for less than that is not to lose anything, so that long is not enough.
+pub fn overdue_rounds(timeout: u64, lease: u64) -> u16 {
+    let rounds = OVERDUE_US
+        .max(lease.saturating_mul(2))
+        .div_ceil(timeout.max(1));
+    u16::try_from(rounds)
+        .unwrap_or(u16::MAX)
+        .max(OVERDUE_ROUNDS)
+}
 
 /// What a remote knows: until when it may use what this origin has granted.
 ///
@@ -46,6 +62,8 @@ impl Lease {
 pub struct Term {
     until: u64,
     closed: bool,
+    /// Closed for good.
+    revoked: bool,
 }
 
 impl Term {
@@ -69,9 +87,21 @@ impl Term {
         self.until
     }
 
+    /// Nothing is granted any more in this session, whatever the remote answers. Gives when the term will be over: nothing can change that, so
+    /// there is no grace.
+    pub fn revoke(&mut self, now: u64) -> u64 {
+        self.revoked = true;
+        self.close(now, 0)
+    }
+
     /// The remote has answered.
     pub fn reopen(&mut self) {
-        self.closed = false;
+        self.closed = self.revoked;
+    }
+
+    /// Whether no answer reopens it.
+    pub fn is_revoked(&self) -> bool {
+        self.revoked
     }
 
     /// Whether nothing is granted.

@@ -61,6 +61,13 @@ pub const UNLOCK_WAIT_US: u64 = 1_000_000;
 /// Longest path, as `PATH_MAX` counts it less the final NUL.
 pub const MAX_PATH: usize = 4095;
 
+/// How often the origin looks a name up in all while directories of it are moved at that very moment; then the answer is `EAGAIN`. One
+/// look-up takes microseconds.
+pub const LOOKUP_TRIES: usize = 32;
+
+/// Symlinks that are followed from one name: as many as the kernel follows.
+pub const MAX_LINKS: usize = 40;
+
 /// Longest name of a node, and of one path component.
 pub const MAX_NAME: usize = 255;
 
@@ -70,6 +77,28 @@ pub const MAX_GROUPS: usize = 64;
 
 /// Requests that may wait for one page at the origin. One more is dropped; its sender retransmits.
 pub const MAX_WAITERS: usize = 8;
+
+/// Descriptors that the programs of one remote may have open at an origin; one more is `ENFILE`.
+pub const MAX_OPENS: u32 = 65_536;
+
+/// Requests of one peer that are run, or wait to be, other than those for pages. One more is dropped; its sender retransmits. Half of what the
+/// kernel runs at once of one queue: requests that a disk keeps waiting must not keep everybody's pages waiting.
+pub const MAX_WORK: u32 = 512;
+
+/// Pages that are being brought into a state to be granted because one peer has asked first. Requests for further ones are dropped; their
+/// sender retransmits.
+pub const MAX_GETS: u32 = 65_536;
+
+/// Owners of locks that one remote may have in all files of an origin; one more is `ENOLCK`.
+pub const MAX_PEER_LOCK_OWNERS: u32 = 65_536;
+
+/// Pages of one peer that wait to be put into the page cache although nobody has asked for them. One more is dropped; its sender
+/// retransmits.
+pub const MAX_INSTALLS: u32 = 4096;
+
+/// What part of an origin's memory may be taken by last versions of pages that are on no disk while remotes own them: one of so many parts.
+/// With more than that, pages are written to disk before they are granted away. A disk that has refused some makes an exception.
+pub const MAX_STASH: u64 = 16;
 
 /// Replies to requests that must not run twice, kept per peer.
 pub const MAX_REPLIES: usize = 256;
@@ -107,6 +136,14 @@ pub const HELLO_HURRY_US: u64 = 250_000;
 
 /// Who has answered no hello of so long takes part in no decision: what it holds is taken back when its lease has run out.
 pub const DEAF_US: u64 = 2 * HELLO_INTERVAL_US;
+
+/// For how long a peer is asked for a page in vain, in all rounds since it last gave that page up, before everything that it was granted
+/// is taken back. Far longer than a node needs that is there and has much to do: what it has written and not synced is lost by it.
+/// See [`overdue_rounds`](super::lease::overdue_rounds).
+pub const OVERDUE_US: u64 = 60_000_000;
+
+/// The fewest rounds that this takes. One may run out because this node stood still.
+pub const OVERDUE_ROUNDS: u16 = 3;
 
 /// A peer silent for so long is shown as down.
 pub const PEER_DOWN_US: u64 = 5_000_000;

@@ -13,6 +13,7 @@ use super::{
     state::{Inode, State},
     writeback::Put,
 };
+use crate::bindings;
 use crate::folio::{Folio, Locked};
 use crate::net::{self, peer::Peer};
 use crate::proto::{
@@ -164,9 +165,14 @@ impl Inode {
     /// [`Inode::do_message`] for a copy in memory, whose folio is locked.
     fn do_with_folio(self: &Arc<Inode>, header: &Header, folio: Locked, blocking: bool) -> Outcome {
         let page = header.index;
-        // Unmapping waits for locks of processes.
-        if folio.mapped() && !blocking {
-            return Outcome::Later;
+        if folio.mapped() {
+            // Unmapping waits for locks of processes.
+            if !blocking {
+                return Outcome::Later;
+            }
+            // Through a mapping a device could be given it until now; and a thousand of them look like one.
+            // SAFETY: Entered. The folio lock keeps the page from being mapped again.
+            unsafe { bindings::unmap_mapping_pages(self.mapping(), page as usize, 1, false) };
         }
         // What a device is about to write would be lost: the message comes again.
         if folio.pinned() {

@@ -26,6 +26,7 @@ use kernel::{
         atomic::{ordering::Relaxed, Atomic},
         new_spinlock, Arc, SpinLock,
     },
+    time::{delay, Delta},
     types::Opaque,
     workqueue::{impl_has_work, new_work, Queue, Work, WorkItem},
 };
@@ -45,6 +46,9 @@ use crate::proto::{
     wire::{Attributes, Header, Kind},
 };
 use crate::wait::{Changes, Wait};
+
+/// How often [`Inode::purge_when_free`] tries.
+const PURGE_PAUSE: Delta = Delta::from_millis(10);
 
 /// Which file of its node it is; never names two.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -194,6 +198,8 @@ pub(crate) struct Inode {
     work: Work<Inode, 0>,
     #[pin]
     burial: Work<Inode, 1>,
+    #[pin]
+    purging: Work<Inode, 2>,
 }
 
 // SAFETY: `raw` is used under the rules in *Life*; the words have a lock; all else is Send.
@@ -204,6 +210,7 @@ unsafe impl Sync for Inode {}
 impl_has_work! {
     impl HasWork<Self, 0> for Inode { self.work }
     impl HasWork<Self, 1> for Inode { self.burial }
+    impl HasWork<Self, 2> for Inode { self.purging }
 }
 
 impl WorkItem<0> for Inode {
@@ -221,6 +228,17 @@ impl WorkItem<1> for Inode {
         // SAFETY: The kernel's inode is gone, so nobody uses the words but the last holders of `this`, of which none does.
         unsafe { bindings::xa_destroy(this.words.get()) };
         drop(this);
+    }
+}
+
+impl WorkItem<2> for Inode {
+    type Pointer = Arc<Inode>;
+
+    fn run(this: Arc<Inode>) {
+        // One that is being evicted meanwhile drops everything as well.
+        if let Some(_entered) = this.enter() {
+            this.purge_when_free();
+        }
     }
 }
 
@@ -335,6 +353,7 @@ impl Inode {
                 unlocked <- Changes::new(),
                 work <- new_work!("vremote::remote"),
                 burial <- new_work!("vremote::burial"),
+                purging <- new_work!("vremote::purging"),
             }),
             GFP_KERNEL,
         )
@@ -747,10 +766,15 @@ impl Inode {
         self.changes.happen();
     }
 
-    /// [`Inode::purge`] for who does not hold the i_rwsem. The inode is entered.
-    fn purge_locked(&self) {
+    /// [`Inode::purge`] for who does not hold the i_rwsem. A writer whose buffer never comes (userfaultfd, a FUSE file) may hold it for ever:
+    /// as long as that lasts, what was mapped in the moment of [`Inode::cut`] is unmapped again and again. The inode is entered.
+    fn purge_when_free(&self) {
         // SAFETY: Entered.
-        unsafe { bindings::vremote_inode_lock_always(self.raw()) };
+        while !unsafe { bindings::vremote_inode_trylock(self.raw()) } {
+            // SAFETY: Entered. Pages that private mappings have copied are theirs, and stay.
+            unsafe { bindings::unmap_mapping_pages(self.mapping(), 0, 0, false) };
+            delay::fsleep(PURGE_PAUSE);
+        }
         self.purge();
         // SAFETY: Locked above.
         unsafe { bindings::vremote_inode_unlock(self.raw()) };
@@ -860,28 +884,19 @@ pub(super) fn lapse(peer: &Arc<Peer>) {
     let _ = workqueue().try_spawn(GFP_NOWAIT, unmap);
 }
 
-/// The session with `peer` is over: see [`super::peer_gone`].
+/// The session with `peer` is over: see [`super::peer_gone`]. Nobody waits for the files' locks, and so for their writers: a new session may
+/// begin before all is dropped that was granted in the old one, as what was opened then is of a life that is over, and what is opened anew
+/// drops the rest first ([`Inode::attach`]).
 pub(super) fn abandon(peer: &Arc<Peer>) {
-    let mut cut = KVec::new();
     let mut after = (peer.slot, 0);
     while let Some((key, inode)) = next(after) {
         if key.0 != peer.slot {
             break;
         }
         after = key;
-        let Some(_entered) = inode.enter() else {
-            continue;
-        };
-        // First all of them, without their locks: who holds one may wait for what this ends.
-        inode.cut();
-        if cut.push(inode.clone(), GFP_KERNEL).is_err() {
-            inode.purge_locked();
-        }
-    }
-    for inode in cut {
-        // One that is being evicted meanwhile drops everything as well.
         if let Some(_entered) = inode.enter() {
-            inode.purge_locked();
+            inode.cut();
+            let _ = workqueue().enqueue::<_, 2>(inode.clone());
         }
     }
 }

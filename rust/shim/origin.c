@@ -57,35 +57,52 @@ void vremote_origin_unbecome(const struct cred *old)
 }
 
 /*
- * Whoever changes a file takes its set-id bits away. Work items have the right not to, which is for nobody but local programs; they
- * give it up here. NULL: there is nothing to give up.
+ * What remotes write is written by work items, which may do whatever the kernel may. With these credentials they may not what is for programs
+ * of this node alone: take the blocks that ext4 reserves for a user (by fsuid) or for root, exceed quotas (CAP_SYS_RESOURCE), leave set-id
+ * bits to what is changed (CAP_FSETID). All other rights stay: whether a file may be written to was asked when it was opened.
  */
-static const struct cred *begin_change(struct file *file)
-{
-	struct cred *new;
+static const struct cred *afar;
 
-	if (!(file_inode(file)->i_mode & (S_ISUID | S_ISGID)))
-		return NULL;
-	new = prepare_kernel_cred(&init_task);
+int vremote_origin_init(void)
+{
+	struct cred *new = prepare_kernel_cred(&init_task);
+
 	if (!new)
-		return ERR_PTR(-ENOMEM);
+		return -ENOMEM;
+	new->fsuid = KUIDT_INIT(VREMOTE_NOBODY);
+	cap_lower(new->cap_effective, CAP_SYS_RESOURCE);
 	cap_lower(new->cap_effective, CAP_FSETID);
-	return override_creds(new);
+	afar = new;
+	return 0;
 }
 
-static void end_change(const struct cred *old)
+void vremote_origin_exit(void)
 {
-	if (old)
-		put_cred(revert_creds(old));
+	put_cred(afar);
 }
 
 /*
- * Joins calls whose flags are macros. Below root, ".." and symlinks cannot leave it. A file that is created gets the mode
- * as it is: the umask that counts, the opener's, has been applied there.
+ * The flags are macros. A root that is given keeps "..", and absolute symlinks, from leading further up only while nothing moves. With
+ * LOOKUP_BENEATH the kernel looks whether anything did (-EAGAIN), and in the end whether what was found is below the root (-EXDEV).
  */
-struct file *vremote_origin_open_below(const struct path *root, const char *name, int flags, umode_t mode)
+int vremote_origin_lookup(const struct path *root, const char *name, bool follow, struct path *path)
 {
-	struct file *file = file_open_root(root, name, flags | O_LARGEFILE | O_NOCTTY | O_NONBLOCK, mode);
+	return vfs_path_lookup(root->dentry, root->mnt, name, LOOKUP_BENEATH | (follow ? LOOKUP_FOLLOW : 0), path);
+}
+
+/* The flags are macros. An empty name is the path itself, as in open_by_handle_at(2). */
+struct file *vremote_origin_open(const struct path *path, int flags)
+{
+	return file_open_root(path, "", flags | O_LARGEFILE | O_NOCTTY | O_NONBLOCK, 0);
+}
+
+/*
+ * Joins calls whose flags are macros. A file that is created gets the mode as it is: the umask that counts, the opener's, has been
+ * applied there.
+ */
+struct file *vremote_origin_create(const struct path *directory, const char *name, int flags, umode_t mode)
+{
+	struct file *file = file_open_root(directory, name, flags | O_NOFOLLOW | O_LARGEFILE | O_NOCTTY | O_NONBLOCK, mode);
 	struct iattr attr = { .ia_valid = ATTR_MODE | ATTR_FORCE, .ia_mode = S_IFREG | (mode & 07777) };
 
 	if (!IS_ERR(file) && file->f_mode & FMODE_CREATED && (file_inode(file)->i_mode & 07777) != (mode & 07777)) {
@@ -100,25 +117,23 @@ struct file *vremote_origin_open_below(const struct path *root, const char *name
  * Sequence over members that are opaque to Rust. Who may run a program need not be able to read it: the caller's rights decide
  * whether it may be run, the kernel's serve to read it.
  */
-struct file *vremote_origin_open_to_run(const struct path *root, const char *name)
+struct file *vremote_origin_open_to_run(const struct path *path)
 {
-	struct file *place = file_open_root(root, name, O_PATH, 0), *file;
+	struct inode *inode = d_inode(path->dentry);
 	const struct cred *cred;
+	struct file *file;
 	int err;
 
-	if (IS_ERR(place))
-		return place;
-	err = inode_permission(file_mnt_idmap(place), file_inode(place), MAY_EXEC | MAY_OPEN);
-	if (!err && (!S_ISREG(file_inode(place)->i_mode) || place->f_path.mnt->mnt_flags & MNT_NOEXEC))
+	err = inode_permission(mnt_idmap(path->mnt), inode, MAY_EXEC | MAY_OPEN);
+	if (!err && (!S_ISREG(inode->i_mode) || path->mnt->mnt_flags & MNT_NOEXEC))
 		err = -EACCES;
-	cred = err ? NULL : prepare_kernel_cred(&init_task);
-	if (cred) {
-		file = dentry_open(&place->f_path, O_RDONLY | O_LARGEFILE, cred);
-		put_cred(cred);
-	} else {
-		file = ERR_PTR(err ?: -ENOMEM);
-	}
-	fput(place);
+	if (err)
+		return ERR_PTR(err);
+	cred = prepare_kernel_cred(&init_task);
+	if (!cred)
+		return ERR_PTR(-ENOMEM);
+	file = dentry_open(path, O_RDONLY | O_LARGEFILE, cred);
+	put_cred(cred);
 	return file;
 }
 
@@ -174,17 +189,23 @@ int vremote_origin_path(const char *name, struct path *path)
 	return kern_path(name, LOOKUP_FOLLOW | LOOKUP_DIRECTORY, path);
 }
 
-/* Kept beside its sibling. */
-void vremote_origin_path_put(struct path *path)
+/* f_path is a member of a union. */
+void vremote_origin_path_of_file(struct file *file, struct path *path)
 {
-	path_put(path);
+	*path = file->f_path;
+	path_get(path);
 }
 
-/* f_path is a member of a union. */
-char *vremote_origin_path_of(struct file *file, char *buffer, int bytes)
+/* A task that exits has lost its root directory. */
+char *vremote_origin_path_text(const struct path *path, char *buffer, int bytes)
 {
-	/* A task that exits has lost its root directory. */
-	return current->fs ? d_path(&file->f_path, buffer, bytes) : ERR_PTR(-ESRCH);
+	return current->fs ? d_path(path, buffer, bytes) : ERR_PTR(-ESRCH);
+}
+
+/* Inlines, and structures that are opaque to Rust. */
+bool vremote_origin_is_of(const struct path *path, struct file *file)
+{
+	return d_inode(path->dentry) == file_inode(file);
 }
 
 /* Also if the name is gone: the directory that it was in stays known. f_path is a member of a union. */
@@ -193,67 +214,33 @@ bool vremote_origin_is_below(struct file *file, const struct path *root)
 	return path_is_under(&file->f_path, root);
 }
 
-/* f_path is a member of a union. */
+/* f_path is a member of a union; credentials are opaque to Rust. */
 int vremote_origin_truncate(struct file *file, loff_t size)
 {
-	const struct cred *old = begin_change(file);
-	int err;
+	CLASS(override_creds, before)(afar);
 
-	if (IS_ERR(old))
-		return PTR_ERR(old);
-	err = vfs_truncate(&file->f_path, size);
-	end_change(old);
-	return err;
+	return vfs_truncate(&file->f_path, size);
 }
 
 /* As above. */
 int vremote_origin_allocate(struct file *file, int mode, loff_t offset, loff_t bytes)
 {
-	const struct cred *old = begin_change(file);
-	int err;
+	CLASS(override_creds, before)(afar);
 
-	if (IS_ERR(old))
-		return PTR_ERR(old);
-	err = vfs_fallocate(file, mode, offset, bytes);
-	end_change(old);
-	return err;
+	return vfs_fallocate(file, mode, offset, bytes);
 }
 
-static int vremote_origin_getattr(const struct path *path, struct kstat *stat, u32 *generation)
+/* The flags are macros. */
+int vremote_origin_stat(const struct path *path, struct kstat *stat, u32 *generation)
 {
 	*generation = d_inode(path->dentry)->i_generation;
 	return vfs_getattr(path, stat, STATX_BASIC_STATS, AT_STATX_SYNC_AS_STAT);
 }
 
-/* Path look-up and path_put in one; struct path is built on the stack. */
-int vremote_origin_stat_below(const struct path *root, const char *name, int rights, struct kstat *stat, u32 *generation)
-{
-	struct path path = *root;
-	int err = 0;
-
-	if (*name)
-		err = vfs_path_lookup(root->dentry, root->mnt, name, 0, &path);
-	else
-		path_get(&path);
-	if (err)
-		return err;
-	err = vremote_origin_getattr(&path, stat, generation);
-	if (!err && rights)
-		err = inode_permission(mnt_idmap(path.mnt), d_inode(path.dentry), rights);
-	path_put(&path);
-	return err;
-}
-
 /* MAY_* as a number, and inlines. Whether the caller has these rights. */
-int vremote_origin_may(struct file *file, int rights)
+int vremote_origin_may(const struct path *path, int rights)
 {
-	return rights ? inode_permission(file_mnt_idmap(file), file_inode(file), rights) : 0;
-}
-
-/* The flags are macros. */
-int vremote_origin_stat(struct file *file, struct kstat *stat, u32 *generation)
-{
-	return vremote_origin_getattr(&file->f_path, stat, generation);
+	return rights ? inode_permission(mnt_idmap(path->mnt), d_inode(path->dentry), rights) : 0;
 }
 
 /*
@@ -370,9 +357,13 @@ void vremote_origin_write_out(struct file *file, u64 first, u64 last)
  * Puts bytes that came home into the page cache and marks them dirty, the way a store through a mapping would: without
  * the inode lock, which a task that waits for these very bytes may hold. Nothing is written at or beyond i_size; truncation
  * holds off installs by resize_begin.
+ *
+ * `dirty`: the page was when it went away. What room it had on the disk was given up then, perhaps only room that is for root, and is
+ * taken back whatever there is: bytes that a program of this node has written must not be lost for want of it.
  */
-int vremote_origin_install(struct file *file, unsigned long index, const void *data, size_t bytes)
+int vremote_origin_install(struct file *file, unsigned long index, const void *data, size_t bytes, bool dirty)
 {
+	CLASS(override_creds, before)(dirty ? kernel_cred() : afar);
 	struct address_space *mapping = file->f_mapping;
 	struct inode *inode = file_inode(file);
 	loff_t pos = (loff_t)index << PAGE_SHIFT;
@@ -425,19 +416,13 @@ void vremote_origin_touch(struct file *file)
 ssize_t vremote_origin_write(struct file *file, const void *data, size_t bytes, loff_t *pos, bool append)
 {
 	struct kvec vec = { .iov_base = (void *)data, .iov_len = bytes };
-	const struct cred *old;
+	CLASS(override_creds, before)(afar);
 	struct iov_iter iter;
-	ssize_t written;
 
 	if (!append && IS_APPEND(file_inode(file)))
 		return -EPERM;
-	old = begin_change(file);
-	if (IS_ERR(old))
-		return PTR_ERR(old);
 	iov_iter_kvec(&iter, ITER_SOURCE, &vec, 1, bytes);
-	written = vfs_iter_write(file, &iter, pos, append ? RWF_APPEND : 0);
-	end_change(old);
-	return written;
+	return vfs_iter_write(file, &iter, pos, append ? RWF_APPEND : 0);
 }
 
 /* The file is nobody's: what its cursor of errors has missed is not to be told to who happens to ask first. */
@@ -465,4 +450,10 @@ void vremote_origin_workqueue_flush(struct workqueue_struct *queue)
 unsigned long vremote_origin_task(void)
 {
 	return (unsigned long)current;
+}
+
+/* Inline. Pages of memory that this machine has. */
+u64 vremote_origin_memory_pages(void)
+{
+	return totalram_pages();
 }

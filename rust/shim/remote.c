@@ -326,9 +326,9 @@ int vremote_inode_lock(struct inode *inode)
 }
 
 /* Inline. */
-void vremote_inode_lock_always(struct inode *inode)
+bool vremote_inode_trylock(struct inode *inode)
 {
-	inode_lock(inode);
+	return inode_trylock(inode);
 }
 
 /* Inline. */

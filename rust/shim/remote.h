@@ -75,7 +75,7 @@ int vremote_inode_drop(struct inode *inode);
 bool vremote_inode_is_new(struct inode *inode);
 void vremote_inode_is_directory(struct inode *inode);
 int vremote_inode_lock(struct inode *inode);
-void vremote_inode_lock_always(struct inode *inode);
+bool vremote_inode_trylock(struct inode *inode);
 void vremote_inode_unlock(struct inode *inode);
 bool vremote_inode_runs(struct inode *inode);
 bool vremote_dentry_in_lookup(struct dentry *dentry);

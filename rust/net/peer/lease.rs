@@ -53,9 +53,13 @@ impl Peer {
     }
 
     /// Somebody waits for what the peer holds, and it does not give it up. If it answers nothing at all, it is fenced as soon as its lease
-    /// has run out, unless it answers before that. Says whether it is so. Any context but hard interrupts.
+    /// has run out, unless it answers before that; after [`Peer::revoke`], whatever it answers. Says whether it is so. Any context but hard
+    /// interrupts.
     pub fn suspect(&self) -> bool {
         let now = now_us();
+        if self.link.lock().term.is_revoked() {
+            return !self.is_gone();
+        }
         // What has arrived and was not looked at may be an answer.
         if self.is_gone() || !self.is_deaf(now) || self.backlog() {
             return false;
@@ -63,6 +67,29 @@ impl Peer {
         let over = self.link.lock().term.close(now, DEAF_US);
         timer::at(over.min(now + HELLO_HURRY_US));
         true
+    }
+
+    /// The peer, in this [session](Peer::session), keeps a page that others want, although it answers: it gets no new lease, and is fenced when
+    /// the one that it has has run out. Says whether this is news. Any context but hard interrupts.
+    pub fn revoke(&self, session: (u64, u64)) -> bool {
+        let now = now_us();
+        let over = {
+            let mut link = self.link.lock();
+            // In the next session it has not kept anything.
+            let present = session.1 != 0 && self.session() == session && !link.fenced;
+            if !present || self.is_gone() || link.term.is_revoked() {
+                return false;
+            }
+            link.term.revoke(now)
+        };
+        self.log("answers, but does not give up a page that others want: it gets no new lease");
+        timer::at(over.min(now + HELLO_HURRY_US));
+        true
+    }
+
+    /// Whether it was, and is not fenced yet.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.link.lock().term.is_revoked()
     }
 
     /// [`Peer::suspect`] where nobody knows yet whether the peer answers: only if it has been silent for longer than any lease.
@@ -123,9 +150,9 @@ impl Peer {
         (now + pause).min(ends)
     }
 
-    /// Ends the session because the peer is silent, and what it was granted void.
+    /// Ends the session because the peer is silent, or keeps a page, and what it was granted void.
     fn fence(self: &Arc<Self>) {
-        {
+        let revoked = {
             let mut link = self.link.lock();
             // It may just have answered, or the session is over anyway.
             if self.is_gone() || self.epoch() == 0 || !link.term.over(now_us()) {
@@ -134,10 +161,16 @@ impl Peer {
             link.fenced = true;
             link.next_epoch = 0;
             self.epoch.store(0, Release);
-        }
+            link.term.is_revoked()
+        };
         self.shown_up.store(false, Relaxed);
         self.counters.fences.add(1);
-        self.log("does not answer, and its lease has run out: what it held is taken back");
+        if revoked {
+            self.counters.revocations.add(1);
+            self.log("kept a page that others want, and its lease has run out: all that it held is taken back");
+        } else {
+            self.log("does not answer, and its lease has run out: what it held is taken back");
+        }
         self.renew();
     }
 }

@@ -129,5 +129,17 @@ for change in "os.pwrite(fd, b'x', 1)" "os.pwrite(fd, b'at the end', 6)" "os.ftr
 	check "… at the origin" o "oct(os.stat('$DIR/suid').st_mode & 0o7777)" 0o777
 	must o "os.close(held)"
 done
+must o "
+put('$DIR/swapped', b'shared'); put('$DIR/other', b'not shared'); held = share('$DIR/swapped')
+stop = threading.Event()
+def swap():
+    while not stop.is_set():
+        for old, new in ('swapped', 'away'), ('other', 'swapped'), ('swapped', 'other'), ('away', 'swapped'):
+            os.rename('$DIR/' + old, '$DIR/' + new)
+swaps = threading.Thread(target=swap); swaps.start()"
+check "while its name is another file's again and again it is opened and truncated" r "'none' in {error_of(lambda: os.close(remote('$DIR/swapped', RW | TRUNC))) for _ in range(200)}"
+must o "stop.set(); swaps.join()"
+check "… and the other file never is" o "(get('$DIR/swapped'), get('$DIR/other'))" "(b'', b'not shared')"
+must o "os.close(held)"
 check "an open descriptor keeps what it has" r "as_user(1000, 1000, [], lambda: read_all(remote('$DIR/secret', RO)))" "b'secret'"
 finish

@@ -138,6 +138,21 @@ must o "os.mkdir('$E/proc'); run('mount -t proc proc $E/proc')"
 check "a link of procfs, which leads where no path does" r "os.readlink('$M/proc/1/cwd')" EINVAL
 check "… nor can it be gone through" r "os.listdir('$M/proc/1/cwd/')" ELOOP
 must o "run('umount $E/proc'); os.rmdir('$E/proc')"
+must o "
+os.makedirs('$E/in/d'); os.mkdir('$DIR/beyond'); put('$E/in/f', b'inside'); put('$DIR/beyond/f', b'outside'); os.symlink('..', '$E/in/d/way')
+stop = threading.Event()
+def storm():
+    while not stop.is_set():
+        os.rename('$E/in/d', '$DIR/beyond/d'); os.rename('$DIR/beyond/d', '$E/in/d')
+storms = threading.Thread(target=storm); storms.start()"
+must r "
+def found(path):
+    try:
+        return get(path).decode()
+    except OSError as error:
+        return errno.errorcode[error.errno]"
+check "… nor out of the export while a directory is moved out and in" r "{found('$M/in/d/way/f') for _ in range(400)} - {'ENOENT', 'ELOOP', 'EAGAIN', 'ESTALE'}" "{'inside'}"
+must o "stop.set(); storms.join(); run('rm -r $E/in $DIR/beyond')"
 check "a symlink is removed itself" r "os.unlink('$M/sym') or exists('$M/sym')" False
 check "a long target" r "os.symlink('l' * 4000, '$M/long') or os.readlink('$M/long') == 'l' * 4000"
 

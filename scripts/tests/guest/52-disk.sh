@@ -3,7 +3,7 @@
 #
 # The origin's disk is full, or fails: who writes is told with the write or with fsync, every descriptor once, as on a local file; who
 # reads is told at once; and when the disk is well again everything goes on. A file system of 24 MiB without a journal, on a device
-# that is made to fail.
+# that is made to fail; 307 of its blocks are for root of its own node alone.
 # nodes: 3
 # time-limit: 180
 
@@ -21,7 +21,7 @@ agent s $other
 must o "run('''set -e; truncate -s 24M $DIR/image; device=\$(losetup --find --show $DIR/image); echo \$device >$DIR/device
 	dmsetup create vremote-test --table \"0 49152 linear \$device 0\"
 	made=/dev/dm-\$(dmsetup info -c --noheadings -o minor vremote-test)
-	mkfs.ext4 -q -O ^has_journal -m 0 -b 4096 \$made; mkdir $m; mount \$made $m''')"
+	mkfs.ext4 -q -O ^has_journal -m 5 -b 4096 \$made; mkdir $m; mount \$made $m''')"
 must o "
 def table(target):
     run(f'dmsetup suspend --nolockfs --noflush vremote-test && dmsetup load vremote-test --table \"0 49152 {target}\" && dmsetup resume vremote-test')
@@ -47,6 +47,15 @@ check "a write at the end of the file when the disk is full" r "last" ENOSPC
 check "what was confirmed before is there" r "os.fstat(full).st_size == written and written > 1 << 20 and os.pread(full, 65536, 65536) == data(65536, 65536)"
 check "… at the origin" o "os.stat('$m/full').st_size == $(ask r written)"
 check "a new file has no room for its first byte" r "error_of(write_all, os.open('$v/new', RW | CREAT), b'x' * PAGE)" ENOSPC
+check "… nor has fallocate any" r "error_of(fallocate, os.open('$v/new', RW), 0, 0, PAGE)" ENOSPC
+check "what the file system reserves is left" o "(lambda v: (v.f_bavail < 16, v.f_bfree > 300))(os.statvfs('$m'))" "(True, True)"
+must o "own = os.open('$m/own', RW | CREAT)"
+must r "far = os.open('$v/own', RW)"
+check "… for root of the origin" o "os.pwrite(own, data(8 * PAGE, 3), 0)" $((8 * 4096))
+check "… whose bytes are not lost when another node writes beside them" r "os.fstat(far).st_size and os.pwrite(far, b'far', 100) and os.fsync(far)" ok
+check "… at the origin" o "differs(get('$m/own'), overwritten(data(8 * PAGE, 3), 100, b'far'))"
+must r "os.close(far)"
+must o "os.close(own); os.unlink('$m/own')"
 
 # ---- a hole has room only when it is written home: fsync says so, every descriptor once
 must r "hole = os.open('$v/new', RW); again = os.open('$v/new', RW); os.ftruncate(hole, 1 << 20)"

@@ -58,6 +58,11 @@ def watch():
 over = False
 watcher = threading.Thread(target=watch); watcher.start()
 wait(lambda: len(seen) > 10)"
+# Whatever ends with the session does not wait for a program that holds a file's lock for ever.
+must o "put('$DIR/hung', bytes(PAGE)); hung = share('$DIR/hung')"
+must r "hung = remote('$DIR/hung'); memory, missing = absent()
+writer = threading.Thread(target=error_of, args=(os.pwritev, hung, [memory], 0)); writer.start(); time.sleep(0.5)"
+check "a writer whose bytes never come waits for them" r "writer.is_alive()"
 fault 2 pause
 got=$(ask o "timed(os.pread, plain, 7, 6 * PAGE)")
 expect_match "the origin gets a page that the silent node had written, in its last version here" "$got" "^\(b'ooooooo', ([4-9]|10)\."
@@ -78,6 +83,9 @@ check "fsync says that bytes are lost" r "error_of(os.fsync, fd) in ('EIO', 'EST
 expect "… and the log of that node" on 2 sh -c 'dmesg | grep vremote: | grep -q "bytes written to inode .* are lost"'
 must r "m.close(); p.close()"
 again
+check "… while the writer of another file still waits" r "writer.is_alive()"
+must r "os.close(missing); writer.join(); os.close(hung)"
+must o "os.close(hung)"
 check "… and shows what is there" r "os.pread(fd, 3, 10 * PAGE) + os.pread(fd, 7, 6 * PAGE)" "b'newooooooo'"
 
 # ---- mappings, by processes that have loaded from them before

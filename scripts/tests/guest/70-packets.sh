@@ -4,7 +4,7 @@
 # Packets that nobody of ours has sent: truncated, oversized, forged, foreign, repeated. Each is counted and dropped, the service goes
 # on, and no byte of a file changes. node2 plays the attacker, from its own address and port as well. The module is loaded with plain=1
 # and the nodes have no keys, so that these packets get past what 71-closed.sh is about.
-# time-limit: 240
+# time-limit: 300
 
 . "$(dirname "$0")/../lib.sh"
 . "$TOP/scripts/tests/programs/agents.sh"
@@ -128,6 +128,45 @@ must o "run('chattr -a $DIR/root/f; vremote export del $DIR/root')"
 must r "os.close(held)"
 must o "run('vremote export del $DIR/user')"
 check "names that lead elsewhere open nothing" o "[s['path'] for s in status()['shares'] if s['path'] != '$f' and (s['descriptors'] or s['remote_opens'])]" "[]"
+
+# ---- names that lead out of an export only if something moves, or by ways that no client of ours takes
+must o "
+os.makedirs('$DIR/tree/in/d'); os.mkdir('$DIR/beyond'); os.mkdir('$DIR/tree/proc')
+put('$DIR/tree/in/f', bytes(6)); put('$DIR/beyond/f', bytes(600))
+# On the way back to where it is the look-up waits for the disk again and again.
+for n in range(100): os.mkdir('$DIR/tree/in/d/%d' % n)
+os.symlink(''.join('%d/../' % n for n in range(100)) + '..', '$DIR/tree/in/d/way')
+os.symlink('/etc', '$DIR/tree/absolute'); os.symlink('../..', '$DIR/tree/up')
+run('mount -t proc proc $DIR/tree/proc; vremote export add --no-root-squash $DIR/tree')"
+must x "
+listener = wire.Capture('eth0')
+def look_up(path, count=1, limit=5):
+    # (status, size) of each answer
+    asked, got, end = {next(ids) for _ in range(count)}, {}, time.monotonic() + limit
+    for request in asked: peer(ours('Lookup', user(0) + path, request=request))
+    while len(got) < count and time.monotonic() < end:
+        for source, target, payload in listener.packets():
+            for header in map(wire.decode, wire.datagrams(payload) if (source, target) == (A, B) else ()):
+                if header and header['kind'] == 'Reply' and header['request'] in asked:
+                    got[header['request']] = header['status'], header['size']
+    return set(got.values())"
+check "a look-up by hand" x "look_up(b'$DIR/tree/in/d/way/f')" "{(0, 6)}"
+check "a link out of the export, in the middle of a path: ELOOP" x "[look_up(b'$DIR/tree/' + path) for path in (b'absolute/passwd', b'up/f', b'proc/1/root/etc/passwd')]" "[{(40, 0)}, {(40, 0)}, {(40, 0)}]"
+must o "
+stop = threading.Event()
+def storm():
+    while not stop.is_set():
+        for _ in range(20):
+            os.rename('$DIR/tree/in/d', '$DIR/beyond/d'); os.rename('$DIR/beyond/d', '$DIR/tree/in/d')
+        put('/proc/sys/vm/drop_caches', b'2')
+storms = threading.Thread(target=storm); storms.start()"
+must x "seen = set().union(*(look_up(b'$DIR/tree/in/d/way/f', 50, 3) for _ in range(12)))"
+must o "stop.set(); storms.join()"
+note "look-ups while a directory moved, (status, size): $(ask x seen)"
+check "while a directory is moved out and in, what is outside is never found" x "{size for status, size in seen if not status} | {6}" "{6}"
+check "… and what is not found is ENOENT, ELOOP or EAGAIN" x "{status for status, size in seen} - {0, 2, 11, 40}" "set()"
+must o "run('vremote export del $DIR/tree; umount $DIR/tree/proc; rm -r $DIR/tree $DIR/beyond')"
+
 must x "
 for name in b'', b'node2', b'x' * 255, b'x' * 300, b'a/b', bytes(10):
     peer(ours('Hello', name, peer_epoch=0, epoch=me ^ 2)); peer(ours('Hello', name, peer_epoch=it ^ 4, epoch=me ^ 2)); peer(ours('HelloAck', name, peer_epoch=0, epoch=me ^ 8))"

@@ -3,6 +3,7 @@
 #
 # Little memory: a remote writes and reads more than it has room for, all other memory being taken by a program; then the origin has none
 # left. Nothing stands still, and nothing is lost: a page is let go only when the origin has it, which takes memory for packets on both.
+# What an origin keeps of pages that it has granted away dirty has a limit.
 # time-limit: 300
 
 . "$(dirname "$0")/../lib.sh"
@@ -18,7 +19,7 @@ begin /srv/memory
 v=/vremote/node1$DIR
 agent o 1
 agent r 2
-must o "run('truncate -s ${MIB}M $DIR/mapped $DIR/written $DIR/origin; vremote export add --no-root-squash $DIR')"
+must o "run('truncate -s ${MIB}M $DIR/mapped $DIR/written $DIR/origin; truncate -s $((MIB * 3 / 2))M $DIR/stash; vremote export add --no-root-squash $DIR')"
 # What writes, and reads back, in a process of its own: bytes that depend on their place.
 for who in o r; do
 	must $who "
@@ -74,6 +75,18 @@ check "… and gives them" r "drop_caches() or ends(verify, '$v/origin')" "done"
 check "the memory was taken all the time" o "fat.poll() is None"
 must o "fat.kill(); fat.wait()"
 check "all of it is at the origin" o "verify('$DIR/origin')" ok
+
+# ---- last versions of pages that are on no disk, and that a remote owns
+must r "fd = os.open('$v/stash', RW)"
+must o "fd = os.open('$DIR/stash', RW); [write_all(fd, block(number), number * 65536) for number in range($MIB * 24)]"
+tell r "[os.pwrite(fd, b'r' * 65536, number * 65536) for number in range($MIB * 24)] and 'done'"
+expect_eq "a remote takes $((MIB * 3 / 2)) MiB that were not on the disk" "$(answer r $((VREMOTE_DEBUG ? 900 : 200)))" "done"
+note "the origin keeps $(ask o "shared('$DIR/stash')['pages_stashed']") of its pages"
+check "… of which the origin keeps no more than a sixteenth of its memory" o "(lambda kept, all: kept <= all >> 4 or (kept, all))(shared('$DIR/stash')['pages_stashed'], int(re.search(r'MemTotal: *(\d+)', open('/proc/meminfo').read())[1]) >> 2)"
+must r "os.fsync(fd)"
+check "… and gets the remote's" o "all(os.pread(fd, 65536, number * 65536) == b'r' * 65536 for number in range($MIB * 24))"
+must r "os.close(fd)"
+must o "os.close(fd)"
 check "all of it is let go" o "no_exports() or wait(lambda: idle() is True, $((VREMOTE_DEBUG ? 400 : 60))) or idle()"
 leave o r
 [ "$VREMOTE_DEBUG" = 0 ] || expect "calls take no more than five seconds again" anew

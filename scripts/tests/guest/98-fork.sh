@@ -64,6 +64,19 @@ expect_eq "a signal after the end" "$(forks late "$PEER")" ESRCH
 expect_eq "eight at once" "$(forks many "$PEER" 8)" "8 of 8"
 expect_eq "for wait(2) there is no child" "$(forks wait "$PEER")" ECHILD
 
+# ---- a node that is lost
+forks lost "$PEER" >"$TMP/lost" &
+waits=$!
+expect "a child runs" sh_on 2 'for i in $(seq 100); do pgrep -x forks >/dev/null && exit; sleep 0.1; done; exit 1'
+on 2 pkill -9 -x vremoted
+said() { [ "$(wc -l <"$TMP/lost")" -ge "$1" ]; }
+expect "its node does not answer any more: the wait ends" eventually 120 said 1
+expect_eq "… with an error" "$(head -n 1 "$TMP/lost")" EHOSTUNREACH
+sh_on 2 'vremoted >>/var/log/vremoted.log 2>&1 </dev/null &'
+wait $waits
+expect_eq "… and once the node answers and does not know the child, there is none" "$(tail -n 1 "$TMP/lost")" ECHILD
+on 2 pkill -9 -x forks
+
 # ---- what cannot be moved
 expect_eq "a socket" "$(forks socket "$PEER")" EBUSY
 expect_eq "… leaves no process behind" "$(sh_on 1 'pgrep -c -x forks')" 0
@@ -71,6 +84,14 @@ expect_eq "… leaves no process behind" "$(sh_on 1 'pgrep -c -x forks')" 0
 # ---- other users
 sh_on 1 "chmod 755 $DIR; chmod 666 $DIR/part"
 expect_eq "any user can" "$(sh_on 1 "cd / && setpriv --reuid 1000 --regid 1000 --clear-groups $DIR/forks exit $PEER 5" 2>&1)" "exited 5"
+
+
+# A tree with the rights of somebody else is not the caller's, even if its first process is. The library makes no such tree.
+push "$TOP/scripts/tests/programs/foreign.py" "1:$DIR/foreign.py"
+sh_on 1 "chmod 644 $DIR/foreign.py; cp /usr/bin/sleep $DIR/foreign && chmod 4755 $DIR/foreign"
+expect_match "a tree with a process of root's" \
+	"$(sh_on 1 "cd / && setpriv --reuid 1000 --regid 1000 --clear-groups python3 $DIR/foreign.py $PEER $DIR/foreign" 2>&1)" \
+	"^1 process [0-9]+ \(.*foreign 60\) is not user 1000's alone"
 
 expect "no job is left at node 2" sh_on 2 'for i in $(seq 100); do [ -z "$(ls -d /sys/fs/cgroup/vremote/*/ 2>/dev/null)" ] && exit; sleep 0.1; done; exit 1'
 clean

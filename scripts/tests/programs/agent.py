@@ -255,6 +255,16 @@ def bounded_end(call, how, limit):
     return True if end == how and seconds <= limit else f"{end} after {seconds:.1f} s"
 
 
+def absent():
+    """A page of memory whose bytes never come, so that a write of it does not end, and a descriptor: when it is closed, they do."""
+    memory = mmap.mmap(-1, PAGE)
+    missing = ctypes.CDLL(None).syscall(323, os.O_CLOEXEC)  # userfaultfd
+    fcntl.ioctl(missing, 0xC018AA3F, struct.pack("3Q", 0xAA, 0, 0))  # UFFDIO_API
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    fcntl.ioctl(missing, 0xC020AA00, struct.pack("4Q", start, PAGE, 1, 0))  # UFFDIO_REGISTER, for missing pages
+    return memory, missing
+
+
 def wait(condition, limit=10):
     """Whether the condition becomes true within so many seconds."""
     end = time.monotonic() + limit

@@ -7,7 +7,7 @@
  *	forks exit ADDRESS STATUS      the child ends with STATUS
  *	forks kill ADDRESS SIGNAL      the child is killed
  *	forks signals ADDRESS          signals that end system calls come all the time; the child is killed
- *	forks nohang|twice|late|wait|socket ADDRESS
+ *	forks nohang|twice|late|wait|socket|lost ADDRESS
  *	forks many ADDRESS N           N children at once
  *	forks series ADDRESS N         N children, one after the other: the milliseconds of each fork, and the bytes that eth0 has sent for it
  */
@@ -176,6 +176,18 @@ int main(int argc, char **argv)
 	if (!strcmp(what, "twice")) {
 		if (vremote_wait(child, NULL, 0) != child || vremote_wait(child, NULL, 0) != -1)
 			return 1;
+		return print_errno();
+	}
+	/* Its node is lost meanwhile, and does not come back; then it does, and does not know the child. */
+	if (!strcmp(what, "lost")) {
+		int waits = 0;
+
+		if (vremote_wait(child, NULL, 0) != -1)
+			return 1;
+		print_errno();
+		fflush(stdout);
+		while (vremote_wait(child, NULL, 0) == -1 && errno == EHOSTUNREACH && ++waits < 600)
+			usleep(200000);
 		return print_errno();
 	}
 	if (!strcmp(what, "late")) {

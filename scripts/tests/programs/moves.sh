@@ -62,7 +62,7 @@ ends() {
 clean() {
 	sh_on "$1" '
 		for i in $(seq 200); do
-			left=$(pgrep -x criu; ls /var/lib/vremote/jobs; ls -d /sys/fs/cgroup/vremote/*/ /run/vremote/leaving/* 2>/dev/null; vremote jobs | tail -n +2)
+			left=$(pgrep -x criu; ls /var/lib/vremote/jobs; ls /var/lib/vremote/claims /run/vremote/away 2>/dev/null | grep -x "[0-9a-f]*"; ls -d /sys/fs/cgroup/vremote/*/ /run/vremote/leaving/* 2>/dev/null; vremote jobs | tail -n +2)
 			[ -n "$left" ] || exit 0
 			sleep 0.1
 		done

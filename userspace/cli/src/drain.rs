@@ -32,7 +32,7 @@ fn away(document: &Value) -> u64 {
         .sum()
 }
 
-/// How often a silent node was given up.
+/// How often what a node held was taken back.
 fn fences(document: &Value) -> u64 {
     let peers = document["peers"].as_array().into_iter().flatten();
     peers.filter_map(|peer| peer["fences"].as_u64()).sum()
@@ -113,7 +113,7 @@ pub(crate) fn begin(control: &Control) -> Result<String, Problem> {
     }
     if fences(&control.status()?) != fences(&document) {
         return Err(Problem::refused(
-            "another node did not answer, and was given up: what it had written and not synced is lost; all else is on disk",
+            "another node did not answer, or did not give up a page, and was given up: what it had written and not synced is lost; all else is on disk",
             "vremote status and dmesg say which one",
         ));
     }

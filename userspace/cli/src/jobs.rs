@@ -2,8 +2,9 @@
 
 //! Processes that have been moved, as the daemon of this node knows them.
 
+pub(crate) use vremote_migrate::control::Command;
 use vremote_migrate::{
-    control::{Command, Job, Line, Reply},
+    control::{Job, Line, Reply},
     problem::Problem as Refusal,
     protocol::Name,
 };
@@ -18,12 +19,12 @@ pub(crate) fn list() -> Result<Vec<Job>, Problem> {
     }
 }
 
-/// Ends one.
-pub(crate) fn stop(name: &str) -> Result<(), Problem> {
+/// Has something done with the one of this name.
+pub(crate) fn order(name: &str, command: fn(Name) -> Command) -> Result<(), Problem> {
     let name = Name::try_from(name.to_string()).map_err(|why| {
         Problem::refused(format!("'{name}': {why}"), "vremote jobs lists the names")
     })?;
-    Line::connect()?.ask(&Command::Stop(name))?;
+    Line::connect()?.ask(&command(name))?;
     Ok(())
 }
 

@@ -150,8 +150,24 @@ enum Export {
 
 #[derive(Subcommand)]
 enum Jobs {
-    /// End the processes of a job that is here, or refuse one that arrives
+    /// End the processes of a job that is here or stands still here, or refuse one that arrives
     Stop {
+        /// Its name, as `vremote jobs` shows it
+        name: String,
+    },
+    /// Let an undecided job go on here, or take an unconfirmed one for this node's
+    ///
+    /// Only if you know that it does not run at the other node, or never will again: that node cannot be asked, and until it can, nothing keeps it
+    /// from running the job as well. Both would then write to the same files. When the other node is back it ends what it has of the job,
+    /// with all that was done there. An undecided job goes on from where it was frozen: what it did elsewhere since then is not undone.
+    Resume {
+        /// Its name, as `vremote jobs` shows it
+        name: String,
+    },
+    /// Let go what is kept for a job that has moved to a node, or came from one, that never comes back
+    ///
+    /// Files that are shared for it are shared no more: if it still runs there, it gets errors.
+    Forget {
         /// Its name, as `vremote jobs` shows it
         name: String,
     },
@@ -246,7 +262,15 @@ fn run(command: &Command, out: &mut impl Write) -> Result<(), Problem> {
         Command::Jobs {
             command: Some(Jobs::Stop { name }),
             ..
-        } => jobs::stop(name)?,
+        } => jobs::order(name, jobs::Command::Stop)?,
+        Command::Jobs {
+            command: Some(Jobs::Resume { name }),
+            ..
+        } => jobs::order(name, jobs::Command::Resume)?,
+        Command::Jobs {
+            command: Some(Jobs::Forget { name }),
+            ..
+        } => jobs::order(name, jobs::Command::Forget)?,
         Command::Jobs {
             command: None,
             json: true,

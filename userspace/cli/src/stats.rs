@@ -196,7 +196,12 @@ pub(crate) fn prometheus(document: &Value) -> String {
     let mut fences = Family::new(
         "vremote_fences_total",
         "counter",
-        "Times that what a silent peer held was taken back.",
+        "Times that what a peer held was taken back, because it was silent or kept a page.",
+    );
+    let mut revocations = Family::new(
+        "vremote_revocations_total",
+        "counter",
+        "Of these, times that it had kept a page although it answered.",
     );
     let mut lost = Family::new(
         "vremote_peer_drops_total",
@@ -234,6 +239,7 @@ pub(crate) fn prometheus(document: &Value) -> String {
         }
         resent.add(&of, count(&peer["retransmits"]) as f64);
         fences.add(&of, count(&peer["fences"]) as f64);
+        revocations.add(&of, count(&peer["revocations"]) as f64);
         lost.add(&of, count(&peer["drops"]) as f64);
     }
     for (reason, value) in document["drops"].as_object().into_iter().flatten() {
@@ -244,7 +250,18 @@ pub(crate) fn prometheus(document: &Value) -> String {
         files.add(&[("role", role)], number as f64);
     }
     let mut out = String::new();
-    for family in [up, rtt, messages, bytes, resent, fences, lost, drops, files] {
+    for family in [
+        up,
+        rtt,
+        messages,
+        bytes,
+        resent,
+        fences,
+        revocations,
+        lost,
+        drops,
+        files,
+    ] {
         // Writing to a string cannot fail.
         let _ = write!(
             out,

@@ -149,7 +149,7 @@ pub(crate) fn exports(exports: &[Export]) -> String {
     table(&rows)
 }
 
-/// Processes that have been moved.
+/// Processes that have been moved; below them, what there may be to do.
 pub(crate) fn jobs(jobs: &[Job]) -> String {
     let titles = ["JOB", "STATE", "NODE", "PID", "FILES", "SECONDS", "COMMAND"];
     let mut rows = vec![titles.map(String::from).to_vec()];
@@ -168,7 +168,13 @@ pub(crate) fn jobs(jobs: &[Job]) -> String {
             plain(&job.title),
         ]
     }));
-    table(&rows)
+    let mut text = table(&rows);
+    for job in jobs {
+        if let Some(advice) = &job.advice {
+            text += &format!("{}: {}\n", job.name, plain(advice));
+        }
+    }
+    text
 }
 
 /// What is not as it should be between this node and a peer, and what to do about it: a line each.
@@ -200,12 +206,25 @@ fn troubles(document: &Value, peer: &Value) -> Vec<String> {
         ));
     }
     if let Some(left) = peer["reclaim_us"].as_u64() {
+        let left = left as f64 / 1e6;
+        lines.push(if peer["revoked"] == true {
+            format!(
+                "{name}: reclaiming; it answers, but has not given up a page that others want: all that it holds is taken back in {left:.1} s"
+            )
+        } else {
+            format!(
+                "{name}: reclaiming; others want what it holds and it does not answer: that is taken back in {left:.1} s, unless it answers before"
+            )
+        });
+    }
+    let revocations = number(&peer["revocations"]);
+    if revocations != 0 {
         lines.push(format!(
-            "{name}: reclaiming; others want what it holds and it does not answer: that is taken back in {:.1} s, unless it answers before",
-            left as f64 / 1e6
+            "{name} answered, and kept a page that others wanted: all that it held taken back {revocations} times. What it had not synced is \
+             lost; the log here names the page. Look there for hung tasks and devices that a page was given to; or do not trust it"
         ));
     }
-    let fences = number(&peer["fences"]);
+    let fences = number(&peer["fences"]).saturating_sub(revocations);
     if fences != 0 {
         lines.push(format!(
             "{name} was silent while others wanted what it held: taken back {fences} times. What it had not synced is lost; its log and `fsync` \
@@ -341,6 +360,27 @@ mod tests {
         assert!(text.contains("is partitioned: it is heard"), "{text}");
         assert!(text.contains("taken back in 1.5 s"), "{text}");
         assert!(text.contains("taken back 2 times"), "{text}");
+        assert!(!text.contains("kept a page"), "{text}");
+    }
+
+    #[test]
+    fn a_peer_that_keeps_a_page_is_told_from_a_silent_one() {
+        let mut sample = sample();
+        sample["peers"][0]["revoked"] = json!(true);
+        sample["peers"][0]["reclaim_us"] = json!(2_500_000);
+        sample["peers"][0]["fences"] = json!(3);
+        sample["peers"][0]["revocations"] = json!(3);
+        let text = document(&sample);
+        assert!(
+            text.contains("it answers, but has not given up a page")
+                && text.contains("taken back in 2.5 s\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("kept a page that others wanted: all that it held taken back 3 times"),
+            "{text}"
+        );
+        assert!(!text.contains("was silent") && !text.contains("does not answer"));
     }
 
     #[test]

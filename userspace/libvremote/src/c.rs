@@ -39,7 +39,8 @@ pub extern "C" fn vremote_available() -> c_int {
 /// EINVAL: `ip` is no IPv4 address. EHOSTDOWN: vremoted does not run on this node. EHOSTUNREACH: no peer has that address, or it cannot be
 /// reached. EACCES: the two nodes have no common key. EBUSY: the program has something that cannot be moved, such as a socket. EAGAIN,
 /// ENOMEM: no process can be made. EMFILE, ENFILE: no descriptor. EPERM: the daemon refuses it. EPROTO: library and daemon are of different
-/// releases. EIO: anything else. The log of vremoted says the reason in words.
+/// releases. EIO: anything else; if the other node was lost in the moment in which the child was to begin there, it may have begun, and is
+/// killed when that node is back. The log of vremoted says the reason in words.
 ///
 /// # Safety
 ///
@@ -69,8 +70,8 @@ pub unsafe extern "C" fn myfork(ip: *const c_char) -> pid_t {
 /// NULL. `options`: 0, or WNOHANG not to wait. Returns `child`; 0 with WNOHANG if the child has not ended.
 ///
 /// Returns -1 and sets errno: ECHILD: no such child of this process, or it was waited for before. EINVAL: unknown options. EINTR: a
-/// signal handler ran. EHOSTUNREACH: the child's node has failed, or is not known any more; the child is lost. EHOSTDOWN: vremoted does
-/// not run on this node.
+/// signal handler ran. EHOSTUNREACH: the child's node has not answered for 60 s: the child may run on, and can be waited for again; or that
+/// node does not know the child any more: it is lost, and waiting again is ECHILD. EHOSTDOWN: vremoted does not run on this node.
 ///
 /// # Safety
 ///

@@ -66,13 +66,30 @@ pub fn fork_by(daemon: &Path, to: Ipv4Addr) -> io::Result<Who> {
 
 /// Waits for the end of a child; without `block` gives `None` if it has not ended. Its status is as of waitpid(2); it is told once.
 pub fn wait(child: i32, block: bool) -> io::Result<Option<i32>> {
-    let socket = connect(Path::new(protocol::SOCKET))?;
+    wait_by(Path::new(protocol::SOCKET), child, block)
+}
+
+/// The same, by the daemon that listens at `daemon`.
+pub fn wait_by(daemon: &Path, child: i32, block: bool) -> io::Result<Option<i32>> {
+    let socket = connect(daemon)?;
     protocol::send(&socket, &Request::Wait { child, block }, None)?;
-    match answer(&socket)? {
-        Reply::Ended(status) => Ok(Some(status)),
-        Reply::Running => Ok(None),
-        _ => Err(Errno::PROTO.into()),
+    let status = match answer(&socket) {
+        Ok(Reply::Ended(status)) => Ok(Some(status)),
+        Ok(Reply::Running) => return Ok(None),
+        Ok(_) => return Err(Errno::PROTO.into()),
+        // The child is lost: that is told once, as well.
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::HOSTUNREACH) => Err(error),
+        Err(error) => return Err(error),
+    };
+    // From here on it is this call that gives it, unless another thread's was first.
+    if protocol::send(&socket, &Request::Taken, None).is_ok() {
+        match outcome(&socket) {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::CHILD) => return Err(error),
+            // If the daemon has ended, nobody tells it again.
+            _ => {}
+        }
     }
+    status
 }
 
 /// Sends a child a signal; 0 only asks whether it runs.

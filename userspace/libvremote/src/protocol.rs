@@ -3,11 +3,13 @@
 //! What a program and the daemon of its node say to each other.
 //!
 //! A socket of Unix, [`SOCKET`], of type `SOCK_SEQPACKET`: one packet is one message, in the format of the crate `postcard`, at most
-//! [`MAX_PACKET`] bytes. The program connects, sends one [`Request`] and gets one [`Reply`]; then the connection ends. The
+//! [`MAX_PACKET`] bytes. The program connects, sends one [`Request`] and gets one [`Reply`]; then the connection ends, but for the end of a
+//! child: it is kept until the program has said that it has taken it ([`Request::Taken`]), which is answered once more. The
 //! daemon knows who asks by `SO_PEERCRED` and the time at which that process was started, and believes nothing else:
 //!
 //! - [`Request::Fork`] comes with a descriptor (`SCM_RIGHTS`), a pidfd of the child. Its real, effective, saved and file system
-//!   user and group must be the asker's effective ones, unless that is root (EPERM).
+//!   user and group must be the asker's effective ones, and so those of all its threads and descendants, and none may be capable of what the
+//!   asker is not, unless that is root (EPERM).
 //! - [`Request::Wait`] and [`Request::Kill`] are for the process that has made the child: to all others there is no such
 //!   child (`ECHILD`, `ESRCH`).
 //!
@@ -42,7 +44,8 @@ pub enum Request {
         /// The address of a peer.
         to: Ipv4Addr,
     },
-    /// How has the child ended? [`Reply::Ended`]; without `block` also [`Reply::Running`].
+    /// How has the child ended? [`Reply::Ended`]; without `block` also [`Reply::Running`]. `EHOSTUNREACH`: its node does not answer, or does not
+    /// know the child any more.
     Wait {
         /// The child.
         child: i32,
@@ -56,6 +59,9 @@ pub enum Request {
         /// 0 (only asks whether it runs) to 31; signals for real time are not sent (`EINVAL`).
         signal: i32,
     },
+    /// After a reply to [`Request::Wait`] that is told once, on the same connection: it was received. [`Reply::Done`]; `ECHILD` if
+    /// another thread was first.
+    Taken,
 }
 
 /// What the daemon answers.
@@ -67,7 +73,7 @@ pub enum Reply {
     Ended(i32),
     /// It has not.
     Running,
-    /// The signal was sent.
+    /// The signal was sent; the end of the child is forgotten.
     Done,
     /// Why not.
     Failed {

@@ -3,7 +3,7 @@
 //! A cgroup for each tree that has come here: whatever it forks, all of it can be found, stopped and killed.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -86,11 +86,6 @@ impl Cgroup {
     pub(crate) fn is_populated(&self) -> bool {
         let events = fs::read_to_string(self.0.join("cgroup.events")).unwrap_or_default();
         events.lines().any(|line| line == "populated 1")
-    }
-
-    /// Stops all that is in it, or lets it go on.
-    pub(crate) fn freeze(&self, frozen: bool) -> io::Result<()> {
-        fs::write(self.0.join("cgroup.freeze"), if frozen { "1" } else { "0" })
     }
 
     /// Kills all that is in it, and waits until it is gone.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How children of other nodes end here. Kept until their node has heard it.
+//! How children of other nodes end here. Kept until their node has said that it has kept it.
 
 use std::{
     collections::HashMap,
@@ -67,6 +67,11 @@ impl Children {
         Ok(())
     }
 
+    /// How a child has ended, as far as is known now.
+    pub(crate) fn now(&self, name: &Name) -> End {
+        self.lock().get(name).copied().unwrap_or(End::Unknown)
+    }
+
     /// How a child has ended; waits up to [`WAIT`] for it.
     pub(crate) fn ended(&self, name: &Name) -> End {
         let runs = |all: &mut HashMap<Name, End>| all.get(name) == Some(&End::Runs);
@@ -75,7 +80,7 @@ impl Children {
         all.get(name).copied().unwrap_or(End::Unknown)
     }
 
-    /// Its node has heard how it ended.
+    /// Its node has kept how it ended.
     pub(crate) fn forget(&self, name: &Name) {
         self.lock().remove(name);
     }

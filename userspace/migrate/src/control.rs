@@ -12,6 +12,8 @@ use std::{
 
 use serde::{de::DeserializeOwned, Deserialize, Serialize};
 
+use vremote_channel::JobId;
+
 use crate::{problem::Problem, protocol::Name, tree::Asleep};
 
 /// Where it is. Only root may connect.
@@ -56,22 +58,37 @@ pub enum Command {
     /// It is about to be frozen, and whoever moves it may stop it from now on; all but these are to be woken if it goes on here. Within
     /// `Leave`.
     Freezing(Asleep),
-    /// These processes may soon run at the other node: they have to stand still here until it is known. Within `Leave`.
-    Committing(Vec<i32>),
-    /// It goes on here: it is about to be woken. Within `Leave`.
+    /// The other node is about to be told to let it run. Within `Leave`.
+    Committing(Commit),
+    /// It goes on here: it is woken. Within `Leave`.
     Stayed,
-    /// It is at this node now. Within `Leave`.
-    Moved(String),
+    /// It is at the other node. Within `Leave`.
+    Moved,
     /// All jobs.
     List,
     /// End a job.
     Stop(Name),
+    /// Let a tree go on here, of which it is not known whether it is at the other node.
+    Resume(Name),
+    /// Let go what is kept for a tree whose other node never comes back.
+    Forget(Name),
+}
+
+/// A move that is about to be committed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Commit {
+    /// What the target calls it.
+    pub job: JobId,
+    /// The target's boot id.
+    pub boot: String,
+    /// All of the tree: they stand still until it is known whose it is.
+    pub processes: Vec<i32>,
 }
 
 /// What is answered.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
-    /// To `Leave`, `Freezing`, `Committing`, `Stayed`, `Moved` and `Stop`.
+    /// To `Leave`, `Freezing`, `Committing`, `Stayed`, `Moved`, `Stop`, `Resume` and `Forget`.
     Done,
     /// To `Hold`: for each file, why it cannot be shared.
     Held(Vec<Option<String>>),
@@ -88,7 +105,7 @@ pub struct Job {
     pub name: String,
     /// What it is.
     pub title: String,
-    /// `arriving`, `here`, `leaving`, `moved`.
+    /// `arriving`, `unconfirmed`, `unsure`, `here`, `leaving`, `undecided`, `moved`.
     pub state: String,
     /// The other node.
     pub node: String,
@@ -98,6 +115,8 @@ pub struct Job {
     pub files: usize,
     /// For how long it has been so, in seconds.
     pub seconds: u64,
+    /// What an operator may have to do about it.
+    pub advice: Option<String>,
 }
 
 /// A connection, of either end.

@@ -19,24 +19,31 @@ use std::{
     time::Duration,
 };
 
-use vremote_channel::{Channel, Listener, Node};
+use vremote_channel::{Channel, Listener, Node, Reader};
 
 use crate::{
-    cgroup::Cgroup,
     children,
+    claims::Claims,
+    commit::Part,
     control::{Command, HeldFile, Line, Reply, SOCKET},
     flags::{O_ORIGIN, O_REMOTE},
     fork,
-    leaving::{Charges, Leaving},
+    leaving::{self, Charges, Leaving},
     node,
     problem::Problem,
-    protocol::{Answer, End, Name, Opening, Whereabouts},
+    protocol::{Answer, End, Heard, Name, Opening},
     target::{self, Place, IMAGES},
     tree::path_of,
 };
 
-/// Jobs that arrive at once, and other connections of peers.
+/// Jobs that arrive at once, and other connections of peers but those that wait for the end of a child.
 const MAX_CONNECTIONS: usize = 256;
+
+/// Connections that wait for the end of a child. Who comes then is answered at once, and asks again.
+const MAX_WAITING: usize = 1024;
+
+/// Where it is kept that trees are this node's, whatever other nodes think.
+const CLAIMS: &str = "/var/lib/vremote/claims";
 
 /// A peer's first message comes within this.
 const OPENING_LIMIT: Duration = Duration::from_secs(10);
@@ -44,8 +51,8 @@ const OPENING_LIMIT: Duration = Duration::from_secs(10);
 /// How often trees that are here are looked after.
 const HERE_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often other nodes are asked about trees that have left, in units of [`HERE_PAUSE`].
-const AWAY_EVERY: u32 = 5;
+/// How often other nodes are asked about trees that have left.
+const AWAY_PAUSE: Duration = Duration::from_secs(5);
 
 /// Runs until it is killed.
 pub fn run(port: u16) -> Result<(), Problem> {
@@ -64,24 +71,37 @@ pub fn run(port: u16) -> Result<(), Problem> {
         images: IMAGES.into(),
         children: Arc::default(),
         charges: Charges::default(),
+        claims: Claims::load(CLAIMS.into()),
     });
-    place.registry.load(hold_one);
-    target::recover(&place);
+    leaving::tidy();
+    let leaving = place.registry.load(hold_one);
+    target::recover(&place)?;
+    for name in leaving {
+        let place = place.clone();
+        // It is settled when it is dropped.
+        let settle = move || match Leaving::again(&place, name) {
+            Ok(leaving) => drop(leaving),
+            Err(problem) => eprintln!("vremoted: {problem}"),
+        };
+        thread::Builder::new().name("settle".into()).spawn(settle)?;
+    }
     fork::serve(place.node.clone())?;
     let served = place.clone();
     thread::Builder::new()
         .name("control".into())
         .spawn(move || serve_control(&control, &served))?;
-    let watched = place.clone();
-    thread::Builder::new()
-        .name("watch".into())
-        .spawn(move || watch(&watched))?;
+    for (name, watch) in [("here", watch_here as fn(&Place)), ("away", watch_away)] {
+        let watched = place.clone();
+        thread::Builder::new()
+            .name(name.into())
+            .spawn(move || watch(&watched))?;
+    }
     eprintln!(
         "vremoted: {} listens at TCP {}",
         place.node.name(),
         listener.address()
     );
-    let connections = Arc::new(AtomicUsize::new(0));
+    let (connections, waiting) = (Seats::default(), Seats::default());
     while let Some(accepted) = listener.accept() {
         let channel = match accepted {
             Ok(channel) => channel,
@@ -90,24 +110,42 @@ pub fn run(port: u16) -> Result<(), Problem> {
                 continue;
             }
         };
-        if connections.fetch_add(1, Relaxed) >= MAX_CONNECTIONS {
-            connections.fetch_sub(1, Relaxed);
+        let Some(seat) = connections.take(MAX_CONNECTIONS) else {
             continue;
-        }
-        let (place, served) = (place.clone(), connections.clone());
+        };
+        let (place, waiting) = (place.clone(), waiting.clone());
         let serve = move || {
             let peer = channel.peer.name.clone();
-            if let Err(problem) = serve_peer(&place, channel) {
+            if let Err(problem) = serve_peer(&place, channel, seat, &waiting) {
                 eprintln!("vremoted: {peer}: {problem}");
             }
-            served.fetch_sub(1, Relaxed);
         };
         if let Err(error) = thread::Builder::new().name("peer".into()).spawn(serve) {
-            connections.fetch_sub(1, Relaxed);
             eprintln!("vremoted: a peer is not served: {error}");
         }
     }
     Ok(())
+}
+
+/// How many are served at once.
+#[derive(Clone, Default)]
+struct Seats(Arc<AtomicUsize>);
+
+/// One of them; given back when it is dropped.
+struct Seat(Seats);
+
+impl Seats {
+    /// `None`: there are `most` already.
+    fn take(&self, most: usize) -> Option<Seat> {
+        let seat = Seat(self.clone());
+        (self.0.fetch_add(1, Relaxed) < most).then_some(seat)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0 .0.fetch_sub(1, Relaxed);
+    }
 }
 
 /// The socket for programs of this node.
@@ -133,7 +171,12 @@ fn control_socket() -> Result<UnixListener, Problem> {
     Ok(socket)
 }
 
-fn serve_peer(place: &Place, mut channel: Channel) -> Result<(), Problem> {
+fn serve_peer(
+    place: &Arc<Place>,
+    mut channel: Channel,
+    seat: Seat,
+    waiting: &Seats,
+) -> Result<(), Problem> {
     channel.reader.set_limit(Some(OPENING_LIMIT))?;
     match channel.reader.receive()? {
         Some(Opening::Job {
@@ -144,9 +187,16 @@ fn serve_peer(place: &Place, mut channel: Channel) -> Result<(), Problem> {
         }) => target::receive(place, channel, version, name, &title, boot),
         Some(Opening::Pages { job }) => place.registry.pages(&job, channel),
         Some(Opening::End { name }) => {
-            let end = place.children.ended(&name);
+            let end = match waiting.take(MAX_WAITING) {
+                Some(_waits) => {
+                    // It lasts, and there may be as many as there are children: it keeps out nobody else.
+                    drop(seat);
+                    place.children.ended(&name)
+                }
+                None => place.children.now(&name),
+            };
             channel.writer.send(&Answer::Ended(end))?;
-            if end != End::Runs {
+            if end != End::Runs && is_heard(&mut channel.reader) {
                 place.children.forget(&name);
             }
             Ok(())
@@ -163,8 +213,13 @@ fn serve_peer(place: &Place, mut channel: Channel) -> Result<(), Problem> {
             Ok(())
         }
         Some(Opening::Where { name }) => {
-            let answer = Answer::Where {
-                at: place.registry.whereabouts(&name),
+            let at = place.registry.whereabouts(&name);
+            channel.writer.send(&Answer::Where { at })?;
+            Ok(())
+        }
+        Some(Opening::Part { job }) => {
+            let answer = Answer::Part {
+                part: place.part(&job),
                 boot: node::boot_id()?,
             };
             channel.writer.send(&answer)?;
@@ -174,43 +229,38 @@ fn serve_peer(place: &Place, mut channel: Channel) -> Result<(), Problem> {
     }
 }
 
-/// Notices trees that have ended, here and elsewhere.
-fn watch(place: &Place) {
-    let registry = &place.registry;
-    for round in 0_u32.. {
-        for name in registry.here() {
-            let group = Cgroup::of(&name);
-            // It may be on its way by now.
-            if !group.is_populated() && registry.whereabouts(&name) == Whereabouts::Here {
-                registry.forget(&name);
-                group.remove();
-            }
-        }
-        if round % AWAY_EVERY == 0 {
-            for (name, at) in registry.away() {
-                follow(place, &name, &at);
-            }
+/// Whether the node of a parent has kept how its child ended. If not, it is told again.
+fn is_heard(reader: &mut Reader) -> bool {
+    matches!(reader.receive(), Ok(Some(Heard)))
+}
+
+/// Notices trees that have ended here.
+fn watch_here(place: &Place) {
+    loop {
+        for name in place.registry.here() {
+            place.registry.forget_if_ended(&name);
         }
         thread::sleep(HERE_PAUSE);
     }
 }
 
-/// Asks the node that a tree has moved to. If it does not answer, nothing is let go.
-fn follow(place: &Place, name: &Name, at: &str) {
+/// Asks other nodes about trees that have left and about those that are claimed. If one does not answer, nothing is let go.
+fn watch_away(place: &Place) {
     let registry = &place.registry;
-    let group = Cgroup::of(name);
-    if !group.is_populated() {
-        group.remove();
-    }
-    match target::ask(&place.node, at, name) {
-        Ok((Whereabouts::Gone, _)) => {
-            // It may have come back in the meantime.
-            if registry.whereabouts(name) == Whereabouts::Moved(at.into()) {
-                registry.forget(name);
+    loop {
+        for (name, (at, since)) in registry.away() {
+            registry.tidy(&name);
+            if let Ok(said) = target::ask_where(&place.node, &at, &name) {
+                registry.follow(&name, &at, since, &said, place.node.name());
             }
         }
-        Ok((Whereabouts::Moved(to), _)) if to != place.node.name() => registry.moved(name, &to),
-        _ => {}
+        for (name, claim) in place.claims.all() {
+            let said = target::ask(&place.node, &claim.peer, &claim.job);
+            if said.is_ok_and(|(part, boot)| part == Part::Nothing || boot != claim.boot) {
+                place.claims.remove(&name);
+            }
+        }
+        thread::sleep(AWAY_PAUSE);
     }
 }
 
@@ -238,7 +288,9 @@ fn serve_program(place: &Place, mut line: Line) -> Result<(), Problem> {
     while let Some(command) = line.receive()? {
         let reply = match (command, &mut leaving) {
             (Command::List, _) => Ok(Reply::Jobs(registry.list())),
-            (Command::Stop(name), _) => registry.stop(&name).map(|()| Reply::Done),
+            (Command::Stop(name), _) => stop(place, &name).map(|()| Reply::Done),
+            (Command::Resume(name), _) => resume(place, &name).map(|()| Reply::Done),
+            (Command::Forget(name), _) => target::forget(place, &name).map(|()| Reply::Done),
             (Command::Leave(order), None) => Leaving::begin(place, order).map(|job| {
                 leaving = Some(job);
                 Reply::Done
@@ -248,20 +300,16 @@ fn serve_program(place: &Place, mut line: Line) -> Result<(), Problem> {
                 registry.hold(job.name(), held);
                 Ok(Reply::Held(replies))
             }
-            (Command::Freezing(asleep), Some(job)) => {
-                job.freezing(asleep);
-                Ok(Reply::Done)
-            }
-            (Command::Committing(processes), Some(job)) => {
-                job.committing(processes);
-                Ok(Reply::Done)
+            (Command::Freezing(asleep), Some(job)) => job.freezing(asleep).map(|()| Reply::Done),
+            (Command::Committing(commit), Some(job)) => {
+                job.committing(commit).map(|()| Reply::Done)
             }
             (Command::Stayed, Some(job)) => {
                 job.stayed();
                 Ok(Reply::Done)
             }
-            (Command::Moved(to), Some(job)) => {
-                job.moved(&to);
+            (Command::Moved, Some(job)) => {
+                job.moved();
                 Ok(Reply::Done)
             }
             (
@@ -270,13 +318,31 @@ fn serve_program(place: &Place, mut line: Line) -> Result<(), Problem> {
                 | Command::Freezing(_)
                 | Command::Committing(_)
                 | Command::Stayed
-                | Command::Moved(_),
+                | Command::Moved,
                 _,
             ) => Err(Problem::plain("the command is out of order")),
         };
         line.send(&reply.unwrap_or_else(Reply::Failed))?;
     }
     Ok(())
+}
+
+/// An operator ends a job.
+fn stop(place: &Place, name: &Name) -> Result<(), Problem> {
+    if leaving::stop(place, name) {
+        Ok(())
+    } else {
+        place.registry.stop(name)
+    }
+}
+
+/// An operator lets a tree go on here, as the only one.
+fn resume(place: &Place, name: &Name) -> Result<(), Problem> {
+    if place.registry.parting(name).is_some() {
+        leaving::resume(place, name)
+    } else {
+        target::resume(place, name)
+    }
 }
 
 /// Opens files so that they are shared; for those that cannot be, why.

@@ -140,11 +140,8 @@ fn remote(seen: &Seen, path: Vec<u8>) -> Place {
     }
 }
 
-/// The first step for a file.
+/// The first step for a file that has a name.
 pub fn step(path: &[u8], seen: &Seen, ends: &Ends<'_>) -> io::Result<Step> {
-    if seen.nameless {
-        return Ok(Step::Known(Place::Same));
-    }
     let global = ends.global(path);
     if let Some((node, rest)) = global.as_deref().and_then(split_remote) {
         let path = &remote_path(&node, &rest)[..];
@@ -386,9 +383,6 @@ mod tests {
 
     #[test]
     fn what_is_not_to_be_shared() {
-        let mut nameless = seen(FILE);
-        nameless.nameless = true;
-        assert_eq!(step_of("/srv/x", &nameless), Step::Known(Place::Same));
         assert_eq!(
             step_of("/proc/1/stat", &seen(FILE)),
             Step::Known(Place::Same)

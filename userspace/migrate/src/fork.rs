@@ -33,9 +33,11 @@ use vremote_channel::{Channel, Node};
 
 use crate::{
     problem::Problem,
-    protocol::{Answer, End, Name, Opening},
-    source::{Move, Order},
+    protocol::{Answer, End, Heard, Name, Opening},
+    rights::Owner,
+    source::{not_own, Move, Order},
     target::out_of_order,
+    tree::{descendants, Identity},
 };
 
 /// Programs that are served at once.
@@ -56,8 +58,14 @@ const STOP_PAUSE: Duration = Duration::from_millis(2);
 /// How often a waiting program is looked at: it may have thought better of it.
 const LOOK_PAUSE: Duration = Duration::from_millis(250);
 
-/// Before a node that does not answer is asked again.
+/// Before a node that does not answer, or has answered at once that a child runs, is asked again.
 const ASK_PAUSE: Duration = Duration::from_secs(2);
+
+/// A node answers within this how a child has ended: 20 s, and what the network takes.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// Who waits for a child of a node that has not answered for so long is told so. `vremote_wait` documents it.
+const SILENT_LIMIT: Duration = Duration::from_secs(60);
 
 /// Programs that wait to be accepted.
 const BACKLOG: i32 = 64;
@@ -65,25 +73,63 @@ const BACKLOG: i32 = 64;
 /// A refusal: an errno and the reason.
 type Refusal = (Errno, String);
 
-/// A process: its number, and when it was started, in ticks since boot; the two together are never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Program {
-    pid: i32,
-    started: u64,
-}
-
 /// A child of a program.
 #[derive(Clone, Debug)]
 struct Child {
     node: String,
     name: Name,
     end: End,
+    /// When its node last said so.
+    heard: Instant,
+}
+
+/// What a program that waits for a child is told.
+#[derive(Debug, PartialEq, Eq)]
+enum News {
+    /// Nothing yet.
+    None,
+    /// This; it may be told again.
+    Now(Reply),
+    /// This, for the last time: the child is forgotten when the program has taken it.
+    Last(Reply),
+}
+
+fn failed(errno: Errno, why: impl Into<String>) -> Reply {
+    Reply::Failed {
+        errno: errno.raw_os_error(),
+        why: why.into(),
+    }
+}
+
+impl Child {
+    /// What there is to tell at this time.
+    fn news(&self, block: bool, now: Instant) -> News {
+        match self.end {
+            End::Ended(status) => News::Last(Reply::Ended(status)),
+            End::Unknown => News::Last(failed(
+                Errno::HOSTUNREACH,
+                format!("{} does not know the child any more", self.node),
+            )),
+            End::Runs if now.saturating_duration_since(self.heard) > SILENT_LIMIT => {
+                News::Now(failed(
+                    Errno::HOSTUNREACH,
+                    format!(
+                        "{} has not answered for {} s: whether the child runs is not known",
+                        self.node,
+                        SILENT_LIMIT.as_secs()
+                    ),
+                ))
+            }
+            End::Runs if block => News::None,
+            End::Runs => News::Now(Reply::Running),
+        }
+    }
 }
 
 /// All children, by their parents and by what these call them.
 #[derive(Debug, Default)]
 struct Family {
-    children: Mutex<HashMap<(Program, i32), Child>>,
+    children: Mutex<HashMap<(Identity, i32), Child>>,
     changed: Condvar,
 }
 
@@ -153,8 +199,7 @@ fn answer(service: &Arc<Service>, socket: &OwnedFd) -> io::Result<()> {
     let (request, descriptor) = receive::<Request>(socket)?;
     let pid = asker.pid.as_raw_pid();
     // It waits for the answer; if it does not, whoever has its number now has no children.
-    let started = Stat::of(pid).ok_or(Errno::SRCH)?.started;
-    let program = Program { pid, started };
+    let program = Identity::of(pid).ok_or(Errno::SRCH)?;
     let reply = match request {
         Request::Fork { to } => match descriptor {
             Some(pidfd) => service.fork(program, asker, to, &pidfd),
@@ -162,6 +207,7 @@ fn answer(service: &Arc<Service>, socket: &OwnedFd) -> io::Result<()> {
         },
         Request::Wait { child, block } => return service.wait((program, child), block, socket),
         Request::Kill { child, signal } => service.kill((program, child), signal),
+        Request::Taken => Err((Errno::PROTO, "nothing was given".into())),
     };
     let reply = reply.unwrap_or_else(|(errno, why)| {
         eprintln!(
@@ -178,7 +224,7 @@ fn answer(service: &Arc<Service>, socket: &OwnedFd) -> io::Result<()> {
 
 impl Family {
     /// A panic in another thread leaves the map whole.
-    fn lock(&self) -> MutexGuard<'_, HashMap<(Program, i32), Child>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(Identity, i32), Child>> {
         self.children.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -188,16 +234,10 @@ impl Family {
     }
 }
 
-impl Program {
-    fn is_there(&self) -> bool {
-        Stat::of(self.pid).is_some_and(|stat| stat.started == self.started)
-    }
-}
-
 impl Service {
     fn fork(
         self: &Arc<Self>,
-        parent: Program,
+        parent: Identity,
         asker: UCred,
         to: Ipv4Addr,
         pidfd: &OwnedFd,
@@ -213,7 +253,7 @@ impl Service {
             Errno::SRCH,
             "the descriptor is no pidfd of a process that runs".into(),
         ))?;
-        may_move(&asker, child)?;
+        let owner = may_move(parent, &asker, child)?;
         self.family.forget_orphans();
         {
             let children = self.family.lock();
@@ -237,6 +277,7 @@ impl Service {
             mode: None,
             tcp_established: false,
             child: true,
+            owner,
         };
         let prepared =
             Move::prepare(&order).map_err(|problem| (Errno::HOSTUNREACH, problem.to_string()))?;
@@ -245,7 +286,8 @@ impl Service {
             let blockers: Vec<_> = blockers.iter().map(ToString::to_string).collect();
             return Err((Errno::BUSY, blockers.join("; ")));
         }
-        let moved = prepared.run(&mut |_| {}).map_err(|problem| {
+        let moved = prepared.run(&mut |_| {}).map_err(|failure| {
+            let problem = failure.problem;
             // What CRIU finds no sooner than in the dump is something of the child's, too.
             let errno = if problem.what.starts_with("CRIU could not dump") {
                 Errno::BUSY
@@ -259,6 +301,7 @@ impl Service {
             node: moved.node,
             name,
             end: End::Runs,
+            heard: Instant::now(),
         };
         self.family.lock().insert((parent, child), record.clone());
         let service = self.clone();
@@ -269,26 +312,39 @@ impl Service {
     }
 
     /// Asks a child's node until it has ended, or nobody is interested any more.
-    fn follow(&self, id: (Program, i32), child: &Child) {
+    fn follow(&self, id: (Identity, i32), child: &Child) {
         while id.0.is_there() {
-            match self.ask(
-                &child.node,
-                &Opening::End {
-                    name: child.name.clone(),
-                },
-            ) {
-                Ok(Answer::Ended(End::Runs)) => {}
-                Ok(Answer::Ended(end)) => {
-                    if let Some(child) = self.family.lock().get_mut(&id) {
-                        child.end = end;
-                    }
-                    self.family.changed.notify_all();
-                    return;
-                }
-                Ok(_) | Err(_) => thread::sleep(ASK_PAUSE),
+            let begun = Instant::now();
+            match self.ask_end(id, child) {
+                Ok(true) => return,
+                Ok(false) if begun.elapsed() > ASK_PAUSE => {}
+                Ok(false) | Err(_) => thread::sleep(ASK_PAUSE),
             }
         }
         self.family.lock().remove(&id);
+    }
+
+    /// Asks a child's node once. Whether it has ended; that node forgets that no sooner than it is kept here.
+    fn ask_end(&self, id: (Identity, i32), child: &Child) -> Result<bool, Problem> {
+        let mut channel = Channel::connect(&self.node, &self.node.peer(&child.node)?)?;
+        channel.reader.set_limit(Some(ANSWER_LIMIT))?;
+        let name = child.name.clone();
+        channel.writer.send(&Opening::End { name })?;
+        let Some(Answer::Ended(end)) = channel.reader.receive()? else {
+            return Err(out_of_order());
+        };
+        if let Some(child) = self.family.lock().get_mut(&id) {
+            child.end = end;
+            child.heard = Instant::now();
+        }
+        self.family.changed.notify_all();
+        if end != End::Runs {
+            // Should that not arrive, it is kept there, until there are many.
+            if channel.writer.send(&Heard).is_ok() {
+                let _ = channel.writer.finish();
+            }
+        }
+        Ok(end != End::Runs)
     }
 
     fn ask(&self, node: &str, opening: &Opening) -> Result<Answer, Problem> {
@@ -297,24 +353,15 @@ impl Service {
         channel.reader.receive()?.ok_or_else(out_of_order)
     }
 
-    fn wait(&self, id: (Program, i32), block: bool, socket: &OwnedFd) -> io::Result<()> {
-        let failed = |errno: Errno, why: &str| Reply::Failed {
-            errno: errno.raw_os_error(),
-            why: why.into(),
-        };
+    fn wait(&self, id: (Identity, i32), block: bool, socket: &OwnedFd) -> io::Result<()> {
         let mut children = self.family.lock();
-        let reply = loop {
-            match children.get(&id).map(|child| child.end) {
-                None => break failed(Errno::CHILD, "it has no such child"),
-                Some(End::Ended(status)) => break Reply::Ended(status),
-                Some(End::Unknown) => {
-                    break failed(
-                        Errno::HOSTUNREACH,
-                        "the child's node does not know it any more",
-                    )
-                }
-                Some(End::Runs) if !block => break Reply::Running,
-                Some(End::Runs) => {}
+        let news = loop {
+            match children.get(&id) {
+                None => break News::Now(failed(Errno::CHILD, "it has no such child")),
+                Some(child) => match child.news(block, Instant::now()) {
+                    News::None => {}
+                    news => break news,
+                },
             }
             let waited = self.family.changed.wait_timeout(children, LOOK_PAUSE);
             (children, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -322,15 +369,25 @@ impl Service {
                 return Ok(());
             }
         };
-        let ended = !matches!(reply, Reply::Running);
+        drop(children);
+        let reply = match news {
+            News::None => return Ok(()),
+            News::Now(reply) => return send(socket, &reply, None),
+            News::Last(reply) => reply,
+        };
         send(socket, &reply, None)?;
-        if ended {
-            children.remove(&id);
+        // A signal may have ended the wait in that moment: then it is told to the next one.
+        if let (Request::Taken, _) = receive(socket)? {
+            let taken = match self.family.lock().remove(&id) {
+                Some(_) => Reply::Done,
+                None => failed(Errno::CHILD, "it was waited for by another thread"),
+            };
+            send(socket, &taken, None)?;
         }
         Ok(())
     }
 
-    fn kill(&self, id: (Program, i32), signal: i32) -> Result<Reply, Refusal> {
+    fn kill(&self, id: (Identity, i32), signal: i32) -> Result<Reply, Refusal> {
         let none = || (Errno::SRCH, "it has no such child that runs".to_string());
         let child = self
             .family
@@ -369,21 +426,17 @@ fn number(pidfd: &OwnedFd) -> Option<i32> {
     pid.trim().parse().ok().filter(|pid| *pid > 0)
 }
 
-/// Only one's own processes, or root.
-fn may_move(asker: &UCred, child: i32) -> Result<(), Refusal> {
-    let status = fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();
-    let all_are = |field: &str, id: u32| {
-        let ids = status.lines().find_map(|line| line.strip_prefix(field));
-        ids.is_some_and(|ids| ids.split_whitespace().all(|one| one == id.to_string()))
-    };
-    let own = all_are("Uid:", asker.uid.as_raw()) && all_are("Gid:", asker.gid.as_raw());
-    if asker.uid.is_root() || own {
-        Ok(())
-    } else {
-        Err((
-            Errno::PERM,
-            format!("process {child} is not that user's alone"),
-        ))
+/// Only one's own processes, or root: all of the child's tree, and again once it is frozen. `None`: any.
+fn may_move(program: Identity, asker: &UCred, child: i32) -> Result<Option<Owner>, Refusal> {
+    if asker.uid.is_root() {
+        return Ok(None);
+    }
+    let owner = Owner::of(program.pid, asker.uid.as_raw(), asker.gid.as_raw())
+        .ok_or((Errno::SRCH, "who asks has ended".to_string()))?;
+    let tree = descendants(child).map_err(|problem| (Errno::IO, problem.to_string()))?;
+    match owner.foreign(&tree) {
+        Some(foreign) => Err((Errno::PERM, not_own(foreign, owner.uid).to_string())),
+        None => Ok(Some(owner)),
     }
 }
 
@@ -391,7 +444,7 @@ fn may_move(asker: &UCred, child: i32) -> Result<(), Refusal> {
 fn wait_until_stopped(child: i32) -> Result<(), Refusal> {
     let since = Instant::now();
     loop {
-        match Stat::of(child).map(|stat| stat.state) {
+        match state(child) {
             Some('T') => return Ok(()),
             None | Some('Z') => return Err((Errno::SRCH, format!("process {child} has ended"))),
             Some(_) if since.elapsed() > STOP_LIMIT => {
@@ -402,18 +455,101 @@ fn wait_until_stopped(child: i32) -> Result<(), Refusal> {
     }
 }
 
-/// What /proc/PID/stat says.
-struct Stat {
-    state: char,
-    started: u64,
+/// The letter of a process's state in /proc/PID/stat.
+fn state(pid: i32) -> Option<char> {
+    let process = procfs::process::Process::new(pid).ok()?;
+    Some(process.stat().ok()?.state)
 }
 
-impl Stat {
-    fn of(pid: i32) -> Option<Stat> {
-        let stat = procfs::process::Process::new(pid).ok()?.stat().ok()?;
-        Some(Stat {
-            state: stat.state,
-            started: stat.starttime,
-        })
+#[cfg(test)]
+mod tests {
+    use rustix::net::socketpair;
+
+    use super::*;
+
+    fn child(end: End) -> Child {
+        Child {
+            node: "b".into(),
+            name: Name::new().unwrap(),
+            end,
+            heard: Instant::now(),
+        }
+    }
+
+    fn errno(news: &News) -> i32 {
+        match news {
+            News::Now(Reply::Failed { errno, .. }) | News::Last(Reply::Failed { errno, .. }) => {
+                *errno
+            }
+            news => panic!("no failure: {news:?}"),
+        }
+    }
+
+    #[test]
+    fn who_waits_for_a_silent_node_is_told_so_and_may_wait_again() {
+        let child = child(End::Runs);
+        let early = child.heard + SILENT_LIMIT;
+        assert_eq!(child.news(true, early), News::None);
+        assert_eq!(child.news(false, early), News::Now(Reply::Running));
+        let late = early + Duration::from_millis(1);
+        for block in [true, false] {
+            let news = child.news(block, late);
+            assert!(matches!(news, News::Now(_)));
+            assert_eq!(errno(&news), Errno::HOSTUNREACH.raw_os_error());
+        }
+        // Heard of once more.
+        let heard = Child {
+            heard: late,
+            ..child
+        };
+        assert_eq!(heard.news(true, late), News::None);
+    }
+
+    #[test]
+    fn a_status_is_kept_until_it_is_taken() {
+        let place = tempfile::tempdir().unwrap();
+        let (peers, keys) = (place.path().join("peers"), place.path().join("keys"));
+        let service = Service {
+            node: Node::new("a".into(), peers, keys),
+            family: Family::default(),
+        };
+        let id = (Identity::of(std::process::id() as i32).unwrap(), 7);
+        service.family.lock().insert(id, child(End::Ended(3)));
+        let wait = |take: bool| {
+            let (program, daemon) = socketpair(
+                AddressFamily::UNIX,
+                SocketType::SEQPACKET,
+                SocketFlags::CLOEXEC,
+                None,
+            )
+            .unwrap();
+            thread::scope(|scope| {
+                let served = scope.spawn(|| service.wait(id, true, &daemon).is_ok());
+                let (reply, _) = receive::<Reply>(&program).unwrap();
+                if reply == Reply::Ended(3) && take {
+                    send(&program, &Request::Taken, None).unwrap();
+                    assert_eq!(receive::<Reply>(&program).unwrap().0, Reply::Done);
+                }
+                // A signal, or the end of the program.
+                drop(program);
+                served.join().unwrap();
+                reply
+            })
+        };
+        assert_eq!(wait(false), Reply::Ended(3));
+        assert_eq!(wait(true), Reply::Ended(3));
+        assert!(
+            matches!(wait(true), Reply::Failed { errno, .. } if errno == Errno::CHILD.raw_os_error())
+        );
+    }
+
+    #[test]
+    fn an_end_is_told_for_the_last_time() {
+        let now = Instant::now();
+        let ended = child(End::Ended(7)).news(true, now + 2 * SILENT_LIMIT);
+        assert_eq!(ended, News::Last(Reply::Ended(7)));
+        let lost = child(End::Unknown).news(false, now);
+        assert!(matches!(lost, News::Last(_)));
+        assert_eq!(errno(&lost), Errno::HOSTUNREACH.raw_os_error());
     }
 }

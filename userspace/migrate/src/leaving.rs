@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Trees that programs of this node move away, as `vremoted` sees it: if such a program ends without a word, the daemon finds out where its
-//! tree goes on, and sees to it that it does.
+//! tree goes on, and sees to it that it does; [`crate::commit`] says by which rules.
 
 use std::{
     collections::HashSet,
@@ -15,16 +15,16 @@ use std::{
 use rustix::process::Signal;
 
 use crate::{
-    control::Departure,
+    claims::Claim,
+    commit::{whose, Part, Whose},
+    control::{Commit, Departure},
     problem::Problem,
-    protocol::{Name, Whereabouts},
+    protocol::Name,
+    registry::{Doubt, Parting},
     source,
-    target::{self, Place},
-    tree::{ancestors, descendants, is_held, is_stopped, signal, Asleep},
+    target::{ask, Place},
+    tree::{ancestors, descendants, is_held, is_stopped, signal, Asleep, Identity},
 };
-
-/// A target that does not say within this what runs there has stopped it, and ends it when it hears that it goes on here.
-const UNCERTAIN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Pause between two questions to the target.
 const ASK_PAUSE: Duration = Duration::from_secs(1);
@@ -39,7 +39,7 @@ const LOOK_PAUSE: Duration = Duration::from_millis(50);
 const QUIET_LOOKS: u32 = 20;
 
 /// Who wants to move a tree of which another program has not let go waits for that so long.
-const CHARGE_LIMIT: Duration = Duration::from_secs(10);
+const CHARGE_LIMIT: Duration = Duration::from_secs(20);
 
 /// Trees that are in somebody's charge, by their first processes: one program moves a tree, or one that it is part of, and nobody wakes it
 /// meanwhile.
@@ -88,25 +88,10 @@ impl Drop for Charge<'_> {
     }
 }
 
-/// Where a tree goes on.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    /// Nobody has said yet.
-    Open,
-    Here,
-    There,
-}
-
 /// A tree that a program of this node moves away.
 pub(crate) struct Leaving<'a> {
     place: &'a Place,
-    tree: Departure,
-    before: Option<(String, i32)>,
-    fate: Fate,
-    /// Who is not to be woken. `None`: nobody is, as nobody was stopped but by others.
-    asleep: Option<Asleep>,
-    /// Processes that stand still since the commit.
-    stopped: Vec<i32>,
+    name: Name,
     /// Given back last.
     _charge: Charge<'a>,
 }
@@ -116,109 +101,236 @@ impl<'a> Leaving<'a> {
     pub(crate) fn begin(place: &'a Place, tree: Departure) -> Result<Leaving<'a>, Problem> {
         let family = [&descendants(tree.root)?[1..], &ancestors(tree.root)].concat();
         let charge = place.charges.take(tree.root, &family)?;
-        let before = place.registry.leave(&tree.name, &tree.title)?;
+        let name = tree.name.clone();
+        place.registry.leave(tree)?;
         Ok(Leaving {
             place,
-            tree,
-            before,
-            fate: Fate::Open,
-            asleep: None,
-            stopped: Vec::new(),
+            name,
+            _charge: charge,
+        })
+    }
+
+    /// As the daemon starts: a tree that was leaving when the one before it ended. Whoever moves it may still be at work: it hears that the
+    /// daemon is gone as soon as it has something to say.
+    pub(crate) fn again(place: &'a Place, name: Name) -> Result<Leaving<'a>, Problem> {
+        let root = place
+            .registry
+            .parting(&name)
+            .map(|parting| parting.tree.root);
+        let charge = place.charges.take(root.unwrap_or(0), &[])?;
+        Ok(Leaving {
+            place,
+            name,
             _charge: charge,
         })
     }
 
     /// The tree's name.
     pub(crate) fn name(&self) -> &Name {
-        &self.tree.name
+        &self.name
     }
 
     /// It is about to be frozen.
-    pub(crate) fn freezing(&mut self, asleep: Asleep) {
-        self.asleep = Some(asleep);
+    pub(crate) fn freezing(&self, asleep: Asleep) -> Result<(), Problem> {
+        let advance = |parting: &mut Parting| parting.asleep = Some(asleep);
+        self.place.registry.advance(&self.name, advance)
     }
 
-    /// These processes may soon run at the target.
-    pub(crate) fn committing(&mut self, processes: Vec<i32>) {
-        self.stopped = processes;
+    /// The target is about to be told to let it run.
+    pub(crate) fn committing(&self, commit: Commit) -> Result<(), Problem> {
+        let processes = commit.processes.into_iter().filter_map(Identity::of);
+        let doubt = Doubt {
+            job: commit.job,
+            boot: commit.boot,
+            processes: processes.collect(),
+        };
+        let advance = |parting: &mut Parting| parting.doubt = Some(doubt);
+        self.place.registry.advance(&self.name, advance)
     }
 
-    /// It goes on here, and whoever moved it wakes it.
-    pub(crate) fn stayed(&mut self) {
-        // The target hears this when it asks.
-        let before = self.before.take();
-        self.place.registry.stayed(&self.tree.name, before);
-        self.fate = Fate::Here;
-    }
-
-    /// It is at this node. What is left of it here is ended before the target can hear that: it may come back under the same numbers.
-    pub(crate) fn moved(&mut self, to: &str) {
-        self.place.registry.moved(&self.tree.name, to);
-        signal(&self.stopped, Signal::KILL);
-        self.fate = Fate::There;
-    }
-
-    /// Whether the tree runs at the target, which was told that it may. Until that is known it stands still here, and this node says
-    /// that it is on its way.
-    fn runs_there(&self) -> bool {
-        let until = Instant::now() + UNCERTAIN_LIMIT;
-        loop {
-            match target::ask(&self.place.node, &self.tree.to, &self.tree.name) {
-                Ok((Whereabouts::Here, _)) => return true,
-                Ok((Whereabouts::Gone | Whereabouts::Moved(_), _)) => return false,
-                Ok((Whereabouts::Moving, _)) | Err(_) => {}
+    /// It goes on here. No CRIU has it in its hands.
+    pub(crate) fn stayed(&self) {
+        if let Some(parting) = self.place.registry.parting(&self.name) {
+            if parting.tree.child {
+                signal(&[parting.tree.root], Signal::KILL);
+            } else if let Some(asleep) = &parting.asleep {
+                for pid in still_there(&parting) {
+                    asleep.wake_other(pid);
+                }
             }
-            if Instant::now() >= until {
-                return false;
+            self.place.registry.stayed(&self.name);
+        }
+    }
+
+    /// It is at the target.
+    pub(crate) fn moved(&self) {
+        if let Some(parting) = self.place.registry.parting(&self.name) {
+            end(self.place, &parting, Whose::Theirs);
+        }
+    }
+
+    /// Whoever moved it has ended without a word, or does not know: whose is it? Until that is known it stands still here, and this node says
+    /// that it is undecided.
+    fn settle(&self) {
+        let registry = &self.place.registry;
+        let Some(parting) = registry.parting(&self.name) else {
+            return;
+        };
+        let Some(doubt) = &parting.doubt else {
+            return end(self.place, &parting, Whose::Ours);
+        };
+        registry.undecided(&self.name);
+        loop {
+            let whose = if parting.tree.child {
+                self.claim_child(&parting, doubt)
+            } else {
+                match ask(&self.place.node, &parting.tree.to, &doubt.job) {
+                    Ok((part, boot)) => {
+                        registry.unsure_there(&self.name, part == Part::Unsure);
+                        whose(part, boot != doubt.boot)
+                    }
+                    Err(_) => None,
+                }
+            };
+            // Looked at after the answer: what was killed here is not this node's, whatever the target has forgotten since.
+            let whose = if doubt.processes.iter().any(Identity::is_there) {
+                whose
+            } else {
+                Some(Whose::Theirs)
+            };
+            if let Some(whose) = whose {
+                if let Some(parting) = registry.decide(&self.name) {
+                    end(self.place, &parting, whose);
+                }
+            }
+            // An operator may be about it. Nobody else moves the tree before its charge is given back.
+            if registry.parting(&self.name).is_none() {
+                return;
             }
             thread::sleep(ASK_PAUSE);
         }
     }
 
-    /// Whoever moved it has ended without a word: where does the tree go on?
-    fn settle(&mut self) {
-        if self.fate != Fate::Open {
-            return;
-        }
-        if !self.stopped.is_empty() && self.runs_there() {
-            let to = self.tree.to.clone();
-            return self.moved(&to);
-        }
-        self.stayed();
-        if self.tree.child {
-            signal(&[self.tree.root], Signal::KILL);
-        } else {
-            self.wake();
-        }
-    }
-
-    /// Waits until no CRIU has the tree in its hands, and sees to it that it runs. Whoever was moving it may have stopped it; and a CRIU takes
-    /// the end of its stream of lazy memory for a good one, even if the program behind it was killed, and leaves the tree stopped.
-    fn wake(&self) {
-        let until = Instant::now() + CRIU_ENDS_LIMIT;
-        let mut quiet = 0;
-        while quiet < QUIET_LOOKS && Instant::now() < until {
-            let tree = descendants(self.tree.root);
-            quiet = if tree.is_ok() { quiet + 1 } else { 0 };
-            for pid in tree.iter().flatten().chain(&self.stopped) {
-                if is_held(*pid) {
-                    quiet = 0;
-                } else if self.stopped.contains(pid) || is_stopped(*pid) {
-                    if let Some(asleep) = &self.asleep {
-                        asleep.wake_other(*pid);
-                    }
-                }
+    /// A child's parent has been told that there is none: the target is to end it, whenever it hears that.
+    fn claim_child(&self, parting: &Parting, doubt: &Doubt) -> Option<Whose> {
+        match claim(self.place, parting, doubt) {
+            Ok(()) => Some(Whose::Ours),
+            Err(problem) => {
+                eprintln!("vremoted: job {}: {problem}", self.name);
+                None
             }
-            thread::sleep(LOOK_PAUSE);
         }
     }
 
     /// Takes what there is of images out of the way of the tree's next move. Of a program that was killed there are some, and CRIU, which
     /// has yet to notice that, makes more.
     fn set_aside(&self) -> Option<PathBuf> {
-        let images = source::leaving(&self.tree.name);
+        let images = source::leaving(&self.name);
         let aside = images.with_extension(Name::new().ok()?.as_str());
         fs::rename(images, &aside).is_ok().then_some(aside)
+    }
+}
+
+/// Notes on the disk that the tree of a move is this node's.
+fn claim(place: &Place, parting: &Parting, doubt: &Doubt) -> Result<(), Problem> {
+    let claimed = place.claims.add(Claim {
+        job: doubt.job,
+        peer: parting.tree.to.clone(),
+        boot: doubt.boot.clone(),
+    });
+    claimed.map_err(|error| {
+        Problem::new(
+            format!("that it is this node's cannot be noted: {error}"),
+            "is there room in /var/lib/vremote?",
+        )
+    })
+}
+
+/// An operator lets a tree go on here of which it is not known whether it runs at its target. The claim is made first: from then on the target
+/// hears that it is this node's.
+pub(crate) fn resume(place: &Place, name: &Name) -> Result<(), Problem> {
+    let parting = place.registry.decide(name).ok_or_else(|| {
+        Problem::new(
+            "it is not in doubt where it runs, or vremote-migrate is at work",
+            "vremote jobs shows it",
+        )
+    })?;
+    if let Some(doubt) = &parting.doubt {
+        if let Err(problem) = claim(place, &parting, doubt) {
+            place.registry.undecided(name);
+            return Err(problem);
+        }
+    }
+    end(place, &parting, Whose::Ours);
+    Ok(())
+}
+
+/// An operator ends a tree here of which it is not known whether it runs at its target: if it does, it is the only one. Whether it was one.
+pub(crate) fn stop(place: &Place, name: &Name) -> bool {
+    let parting = place.registry.decide(name);
+    if let Some(parting) = &parting {
+        end(place, parting, Whose::Theirs);
+    }
+    parting.is_some()
+}
+
+/// It is decided whose a tree is.
+fn end(place: &Place, parting: &Parting, whose: Whose) {
+    let name = &parting.tree.name;
+    let processes = parting.doubt.iter().flat_map(|doubt| &doubt.processes);
+    match whose {
+        Whose::Ours => {
+            if parting.tree.child {
+                signal(&[parting.tree.root], Signal::KILL);
+            } else if let Some(asleep) = &parting.asleep {
+                wake(asleep, parting);
+            }
+            place.registry.stayed(name);
+        }
+        Whose::Theirs => {
+            // Before the target can hear it: the tree may come back under the same numbers.
+            for process in processes {
+                process.signal(Signal::KILL);
+            }
+            place.registry.moved(name, &parting.tree.to);
+        }
+    }
+}
+
+/// All of a tree that is there: also who was born before it was frozen. Some are named twice.
+fn still_there(parting: &Parting) -> Vec<i32> {
+    let root = parting.tree.root;
+    let Some(doubt) = &parting.doubt else {
+        return descendants(root).unwrap_or_default();
+    };
+    let known = doubt.processes.iter().filter(|process| process.is_there());
+    let known: Vec<_> = known.map(|process| process.pid).collect();
+    // It may be long ago: by now the root's number may be somebody else's.
+    let born = known
+        .contains(&root)
+        .then(|| descendants(root).ok())
+        .flatten();
+    [known, born.unwrap_or_default()].concat()
+}
+
+/// Waits until no CRIU has the tree in its hands, and sees to it that it runs. Whoever was moving it may have stopped it; and a CRIU takes
+/// the end of its stream of lazy memory for a good one, even if the program behind it was killed, and leaves the tree stopped.
+fn wake(asleep: &Asleep, parting: &Parting) {
+    // These were stopped by us, or are about to stop.
+    let known = parting.doubt.iter().flat_map(|doubt| &doubt.processes);
+    let known: Vec<_> = known.map(|process| process.pid).collect();
+    let until = Instant::now() + CRIU_ENDS_LIMIT;
+    let mut quiet = 0;
+    while quiet < QUIET_LOOKS && Instant::now() < until {
+        quiet += 1;
+        for pid in still_there(parting) {
+            if is_held(pid) {
+                quiet = 0;
+            } else if known.contains(&pid) || is_stopped(pid) {
+                asleep.wake_other(pid);
+            }
+        }
+        thread::sleep(LOOK_PAUSE);
     }
 }
 
@@ -228,6 +340,19 @@ impl Drop for Leaving<'_> {
         self.settle();
         if let Some(images) = aside {
             remove(&images);
+        }
+    }
+}
+
+/// As the daemon starts: removes the images that the one before it had set aside.
+pub(crate) fn tidy() {
+    let entries = fs::read_dir(source::LEAVING)
+        .into_iter()
+        .flatten()
+        .flatten();
+    for path in entries.map(|entry| entry.path()) {
+        if path.extension().is_some() {
+            let _ = fs::remove_dir_all(path);
         }
     }
 }

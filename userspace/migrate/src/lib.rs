@@ -4,6 +4,8 @@
 
 mod cgroup;
 mod children;
+mod claims;
+mod commit;
 pub mod control;
 pub mod criu;
 pub mod daemon;
@@ -19,6 +21,7 @@ pub mod progress;
 pub mod protocol;
 mod registry;
 pub mod relay;
+mod rights;
 pub mod source;
 pub mod target;
 pub mod timeline;

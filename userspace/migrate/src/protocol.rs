@@ -22,15 +22,16 @@
 //! ```
 //!
 //! Before `Commit` the end of the connection means that the target takes everything back, and that the source's tree goes on.
-//! After it the source does not let its tree run before it knows that the target's does not; see [`crate::source`].
+//! After it each asks the other ([`Opening::Part`]) until it knows whose the tree is, as [`crate::commit`] says.
 
 use serde::{Deserialize, Serialize};
 use vremote_channel::JobId;
 
+pub use crate::commit::Part;
 use crate::{criu, problem::Problem};
 
 /// Of these messages. Both ends must have the same.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Longest piece of an image in one message, in bytes.
 pub const PIECE: usize = 1 << 20;
@@ -99,7 +100,7 @@ pub enum Opening {
         /// What the target called the job.
         job: JobId,
     },
-    /// Has this child ended? Asked by the node that its parent is on, again and again.
+    /// Has this child ended? Asked by the node that its parent is on, again and again. When it has kept the answer it sends [`Heard`].
     End {
         /// Its tree's name.
         name: Name,
@@ -118,7 +119,16 @@ pub enum Opening {
         /// Its name.
         name: Name,
     },
+    /// What is this node's part in a move? Asked by the other node of the move, once it is committed.
+    Part {
+        /// What the target called it.
+        job: JobId,
+    },
 }
+
+/// The end of a child is kept where its parent is: it may be forgotten where it was.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Heard;
 
 /// How a child of another node has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -273,6 +283,11 @@ pub enum Answer {
     Where {
         /// Where the tree is.
         at: Whereabouts,
+    },
+    /// To `Opening::Part`.
+    Part {
+        /// As it is there.
+        part: Part,
         /// Of the node that answers: what ran there before it started anew runs no more.
         boot: String,
     },

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the daemon knows: the trees that come, are here, leave or have left, and the files that it shares for them.
+//! What the daemon knows: the trees that come, are here, leave or have left, and the files that it shares for them. Each change of a state
+//! is made with the state before it in view, under one lock: an answer that came late changes nothing.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::DirBuilderExt,
     path::PathBuf,
     sync::{
         mpsc::{Receiver, Sender},
@@ -18,27 +21,78 @@ use vremote_channel::{Channel, JobId, Stopper};
 
 use crate::{
     cgroup::Cgroup,
-    control::{self, HeldFile},
+    claims,
+    commit::Part,
+    control::{self, Departure, HeldFile},
     problem::Problem,
     protocol::{Name, Whereabouts},
+    tree::{Asleep, Identity},
 };
 
 /// Where a tree is.
 #[derive(Debug)]
 pub(crate) enum State {
-    /// It is being received from this node.
+    /// It is being received from this node, or what was received is being ended.
     Arriving {
         from: String,
-        stopper: Stopper,
-        /// It runs, all of it is here, but its source may not know that yet.
-        runs: bool,
+        job: JobId,
+        /// `None`: the connection has ended.
+        stopper: Option<Stopper>,
     },
+    /// It runs here, or has run here and ended. That its source's is no more is not known yet.
+    Unconfirmed(Unconfirmed),
+    /// It was let go here, and nothing of it is here: whether it has run is not known.
+    Unsure { from: String, job: JobId },
     /// It runs here.
-    Here { from: String, pid: i32 },
-    /// It is about to leave.
-    Leaving,
+    Here {
+        from: String,
+        pid: i32,
+        /// By which move it came, if this daemon knows.
+        job: Option<JobId>,
+    },
+    /// A program moves it away.
+    Leaving(Parting),
+    /// It stands still, as it is not known whether it runs at the target.
+    Undecided {
+        parting: Parting,
+        /// The target has said that it does not know.
+        unsure: bool,
+    },
     /// It has left for this node.
     Moved { to: String },
+}
+
+/// A tree that runs here, and its move.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unconfirmed {
+    pub(crate) from: String,
+    pub(crate) job: JobId,
+    /// The source's boot id at the commit.
+    pub(crate) boot: String,
+    pub(crate) pid: i32,
+}
+
+/// A tree that leaves, and how far that has come: all that a daemon that starts anew has to know.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Parting {
+    pub(crate) tree: Departure,
+    /// If it had come here: from where, and its first process.
+    before: Option<(String, i32)>,
+    /// Who is not to be woken. `None`: nobody is, as nobody was stopped but by others.
+    pub(crate) asleep: Option<Asleep>,
+    /// From the commit on.
+    pub(crate) doubt: Option<Doubt>,
+}
+
+/// A move that is committed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Doubt {
+    /// What the target calls it.
+    pub(crate) job: JobId,
+    /// The target's boot id then.
+    pub(crate) boot: String,
+    /// All of the tree.
+    pub(crate) processes: Vec<Identity>,
 }
 
 /// What is known of a tree.
@@ -51,12 +105,19 @@ struct Record {
     files: Vec<(HeldFile, File)>,
 }
 
-/// A tree that has left, in a file, for a daemon that starts anew.
+/// A tree that leaves or has left, in a file, for a daemon that starts anew.
 #[derive(Serialize, Deserialize)]
-struct Away {
+struct Saved {
     title: String,
-    to: String,
+    at: Away,
     files: Vec<HeldFile>,
+}
+
+/// Where it is.
+#[derive(Serialize, Deserialize)]
+enum Away {
+    Leaving(Parting),
+    Moved { to: String },
 }
 
 /// Where those files are: not for longer than this node runs.
@@ -70,10 +131,17 @@ struct Waiting {
 }
 
 /// All trees.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Registry {
     trees: Mutex<BTreeMap<Name, Record>>,
     waiting: Mutex<HashMap<JobId, Waiting>>,
+    away: PathBuf,
+}
+
+impl Default for Registry {
+    fn default() -> Registry {
+        Registry::at(AWAY.into())
+    }
 }
 
 /// A panic in another thread leaves both maps whole.
@@ -81,32 +149,69 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn path_of(name: &Name) -> PathBuf {
-    PathBuf::from(AWAY).join(name.as_str())
+impl Record {
+    fn new(title: &str, state: State, files: Vec<(HeldFile, File)>) -> Record {
+        Record {
+            title: title.into(),
+            state,
+            since: Instant::now(),
+            files,
+        }
+    }
+
+    fn set(&mut self, state: State) {
+        self.state = state;
+        self.since = Instant::now();
+    }
 }
 
-/// Notes a tree that has left.
-fn save(name: &Name, record: &Record) -> std::io::Result<()> {
-    let State::Moved { to } = &record.state else {
-        return Ok(());
-    };
-    let away = Away {
-        title: record.title.clone(),
-        to: to.clone(),
-        files: record.files.iter().map(|(file, _)| file.clone()).collect(),
-    };
-    fs::create_dir_all(AWAY)?;
-    fs::write(path_of(name), serde_json::to_vec(&away)?)
+fn no_such(name: &Name) -> Problem {
+    Problem::new(format!("there is no job {name}"), "vremote jobs lists them")
 }
 
 impl Registry {
+    /// Which keeps what has left in this directory.
+    fn at(away: PathBuf) -> Registry {
+        Registry {
+            trees: Mutex::default(),
+            waiting: Mutex::default(),
+            away,
+        }
+    }
+
+    /// Notes a tree that leaves or has left. On an error the file is as it was.
+    fn save(&self, name: &Name, record: &Record) -> io::Result<()> {
+        let at = match &record.state {
+            State::Leaving(parting) | State::Undecided { parting, .. } => {
+                Away::Leaving(parting.clone())
+            }
+            State::Moved { to } => Away::Moved { to: to.clone() },
+            _ => return Ok(()),
+        };
+        let saved = Saved {
+            title: record.title.clone(),
+            at,
+            files: record.files.iter().map(|(file, _)| file.clone()).collect(),
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.away)?;
+        claims::write(&self.away.join(name.as_str()), &saved)
+    }
+
+    fn unsave(&self, name: &Name) {
+        let _ = fs::remove_file(self.away.join(name.as_str()));
+    }
+
     /// A tree arrives. It must not be here, nor leaving.
     pub(crate) fn arrive(
         &self,
         name: &Name,
         title: &str,
         from: &str,
-        stopper: Stopper,
+        job: JobId,
+        stopper: Option<Stopper>,
     ) -> Result<(), Problem> {
         let mut trees = lock(&self.trees);
         match trees.get(name).map(|record| &record.state) {
@@ -120,18 +225,14 @@ impl Registry {
         }
         // What was held for it stays so until it is here: it may fail to arrive.
         let files = trees.remove(name).map(|record| record.files);
+        let state = State::Arriving {
+            from: from.into(),
+            job,
+            stopper,
+        };
         trees.insert(
             name.clone(),
-            Record {
-                title: title.into(),
-                state: State::Arriving {
-                    from: from.into(),
-                    stopper,
-                    runs: false,
-                },
-                since: Instant::now(),
-                files: files.unwrap_or_default(),
-            },
+            Record::new(title, state, files.unwrap_or_default()),
         );
         Ok(())
     }
@@ -145,42 +246,105 @@ impl Registry {
         if let State::Arriving { from, .. } = &record.state {
             if record.files.is_empty() {
                 trees.remove(name);
+                self.unsave(name);
             } else {
-                record.state = State::Moved { to: from.clone() };
+                let to = from.clone();
+                record.set(State::Moved { to });
             }
         }
     }
 
-    /// It runs, and all of it is here.
-    pub(crate) fn runs(&self, name: &Name) {
+    /// It runs, and all of it is here, or has been: from now on this node says that it is its own.
+    pub(crate) fn runs(&self, name: &Name, unconfirmed: Unconfirmed) {
         if let Some(record) = lock(&self.trees).get_mut(name) {
-            if let State::Arriving { runs, .. } = &mut record.state {
-                *runs = true;
-            }
+            record.set(State::Unconfirmed(unconfirmed));
         }
     }
 
-    /// It has arrived and runs; what was shared for it is its own again.
-    pub(crate) fn arrived(&self, name: &Name, pid: i32) {
+    /// It was let go, and it is not known whether it ran.
+    pub(crate) fn unsure(&self, name: &Name) {
         if let Some(record) = lock(&self.trees).get_mut(name) {
-            if let State::Arriving { from, .. } = &record.state {
-                record.state = State::Here {
-                    from: from.clone(),
-                    pid,
-                };
-                record.since = Instant::now();
-                record.files.clear();
-                let _ = fs::remove_file(path_of(name));
+            if let State::Arriving { from, job, .. } = &record.state {
+                let (from, job) = (from.clone(), *job);
+                record.set(State::Unsure { from, job });
             }
         }
     }
 
-    /// It is about to leave. Gives what is known of it, for [`Registry::stayed`].
-    pub(crate) fn leave(&self, name: &Name, title: &str) -> Result<Option<(String, i32)>, Problem> {
+    /// Whether the source is still to be asked about this move.
+    pub(crate) fn is_open(&self, name: &Name, job: &JobId) -> bool {
         let trees = lock(&self.trees);
-        let before = match trees.get(name).map(|record| &record.state) {
+        match trees.get(name).map(|record| &record.state) {
+            Some(State::Unconfirmed(unconfirmed)) => unconfirmed.job == *job,
+            Some(State::Unsure { job: own, .. }) => own == job,
+            _ => false,
+        }
+    }
+
+    /// The source's is no more: it is here for good, and what was shared for it is its own again. If it was not known whether it ran, nothing of
+    /// it is left to be known. `before`: what is to be done before anybody can hear of that.
+    pub(crate) fn confirm(&self, name: &Name, job: &JobId, before: impl FnOnce()) {
+        let mut trees = lock(&self.trees);
+        let Some(record) = trees.get_mut(name) else {
+            return;
+        };
+        match &record.state {
+            State::Unconfirmed(known) if known.job == *job => {
+                let (from, pid) = (known.from.clone(), known.pid);
+                before();
+                record.set(State::Here {
+                    from,
+                    pid,
+                    job: Some(*job),
+                });
+                record.files.clear();
+                self.unsave(name);
+            }
+            State::Unsure { job: own, .. } if own == job => {
+                before();
+                trees.remove(name);
+                self.unsave(name);
+            }
+            _ => {}
+        }
+    }
+
+    /// The source has taken it back. Whether anything of it is to be ended here; until then this node does not say that it has.
+    pub(crate) fn taken_back(&self, name: &Name, job: &JobId) -> bool {
+        let mut trees = lock(&self.trees);
+        let Some(record) = trees.get_mut(name) else {
+            return false;
+        };
+        let from = match &record.state {
+            State::Unconfirmed(known) if known.job == *job => known.from.clone(),
+            State::Unsure { from, job: own } if own == job => from.clone(),
+            _ => return false,
+        };
+        record.set(State::Arriving {
+            from,
+            job: *job,
+            stopper: None,
+        });
+        true
+    }
+
+    /// It is about to leave.
+    pub(crate) fn leave(&self, tree: Departure) -> Result<(), Problem> {
+        let mut trees = lock(&self.trees);
+        let name = tree.name.clone();
+        let before = match trees.get(&name).map(|record| &record.state) {
             None => None,
-            Some(State::Here { from, pid }) => Some((from.clone(), *pid)),
+            Some(State::Here { from, pid, .. }) => Some((from.clone(), *pid)),
+            Some(State::Unconfirmed(Unconfirmed { from, .. })) => {
+                return Err(Problem::new(
+                    format!(
+                    "it has come from {from}, and it is not known yet that it does not go on there"
+                ),
+                    format!(
+                        "wait until {from} answers; vremote jobs says what to do if it never does"
+                    ),
+                ))
+            }
             Some(_) => {
                 return Err(Problem::new(
                     format!("the job {name} is being moved already"),
@@ -188,23 +352,112 @@ impl Registry {
                 ))
             }
         };
-        drop(trees);
-        self.put(name, title, State::Leaving, Vec::new());
-        Ok(before)
+        let title = tree.title.clone();
+        let parting = Parting {
+            tree,
+            before,
+            asleep: None,
+            doubt: None,
+        };
+        trees.insert(
+            name,
+            Record::new(&title, State::Leaving(parting), Vec::new()),
+        );
+        Ok(())
+    }
+
+    /// How far a tree that leaves has come.
+    pub(crate) fn parting(&self, name: &Name) -> Option<Parting> {
+        match lock(&self.trees).get(name).map(|record| &record.state) {
+            Some(State::Leaving(parting) | State::Undecided { parting, .. }) => {
+                Some(parting.clone())
+            }
+            _ => None,
+        }
+    }
+
+    /// It has come further. That is noted when this returns; on an error it has not.
+    pub(crate) fn advance(
+        &self,
+        name: &Name,
+        change: impl FnOnce(&mut Parting),
+    ) -> Result<(), Problem> {
+        let mut trees = lock(&self.trees);
+        let Some(record) = trees.get_mut(name) else {
+            return Err(no_such(name));
+        };
+        let State::Leaving(parting) = &mut record.state else {
+            return Err(Problem::plain("it does not leave"));
+        };
+        let before = parting.clone();
+        change(parting);
+        let saved = self.save(name, record);
+        saved.map_err(|error| {
+            record.state = State::Leaving(before);
+            Problem::new(
+                format!("{}: {error}", self.away.display()),
+                "is there room in /run?",
+            )
+        })
+    }
+
+    /// Nobody moves it any more, and it is not known whose it is: an operator may decide, or this daemon when it is known.
+    pub(crate) fn undecided(&self, name: &Name) {
+        if let Some(record) = lock(&self.trees).get_mut(name) {
+            if let State::Leaving(parting) = &record.state {
+                let parting = parting.clone();
+                record.set(State::Undecided {
+                    parting,
+                    unsure: false,
+                });
+            }
+        }
+    }
+
+    /// Whether its target has said that it does not know either.
+    pub(crate) fn unsure_there(&self, name: &Name, is_so: bool) {
+        if let Some(record) = lock(&self.trees).get_mut(name) {
+            if let State::Undecided { unsure, .. } = &mut record.state {
+                *unsure = is_so;
+            }
+        }
+    }
+
+    /// Takes the decision whose it is, which nobody else can take then. `None`: somebody has.
+    pub(crate) fn decide(&self, name: &Name) -> Option<Parting> {
+        let mut trees = lock(&self.trees);
+        let record = trees.get_mut(name)?;
+        let State::Undecided { parting, .. } = &record.state else {
+            return None;
+        };
+        let parting = parting.clone();
+        record.state = State::Leaving(parting.clone());
+        Some(parting)
     }
 
     /// It has not left.
-    pub(crate) fn stayed(&self, name: &Name, before: Option<(String, i32)>) {
+    pub(crate) fn stayed(&self, name: &Name) {
         let mut trees = lock(&self.trees);
-        match (before, trees.get_mut(name)) {
-            (Some((from, pid)), Some(record)) => {
-                record.state = State::Here { from, pid };
+        let Some(record) = trees.get_mut(name) else {
+            return;
+        };
+        let State::Leaving(parting) = &record.state else {
+            return;
+        };
+        match parting.before.clone() {
+            Some((from, pid)) => {
+                record.set(State::Here {
+                    from,
+                    pid,
+                    job: None,
+                });
                 record.files.clear();
             }
-            _ => {
+            None => {
                 trees.remove(name);
             }
         }
+        self.unsave(name);
     }
 
     /// Shares files for it.
@@ -217,130 +470,289 @@ impl Registry {
     /// It is at `node` now.
     pub(crate) fn moved(&self, name: &Name, node: &str) {
         if let Some(record) = lock(&self.trees).get_mut(name) {
-            record.state = State::Moved { to: node.into() };
-            record.since = Instant::now();
-            if let Err(error) = save(name, record) {
-                eprintln!("vremoted: {}: {error}", path_of(name).display());
+            if !matches!(record.state, State::Leaving(_)) {
+                return;
+            }
+            record.set(State::Moved { to: node.into() });
+            // If that fails the file says that it is undecided: a daemon that starts anew asks.
+            if let Err(error) = self.save(name, record) {
+                eprintln!("vremoted: {}: {error}", self.away.display());
             }
         }
     }
 
-    /// A tree that is here already, as the daemon starts.
-    pub(crate) fn found(&self, name: &Name, title: &str, from: &str, pid: i32) {
-        let state = State::Here {
-            from: from.into(),
-            pid,
+    /// What the node `at` has said about a tree that had left for it `since` then.
+    pub(crate) fn follow(
+        &self,
+        name: &Name,
+        at: &str,
+        since: Instant,
+        said: &Whereabouts,
+        own: &str,
+    ) {
+        let mut trees = lock(&self.trees);
+        let Some(record) = trees.get_mut(name) else {
+            return;
         };
-        self.put(name, title, state, Vec::new());
-    }
-
-    /// Trees that had left before the daemon started; `hold` opens their files.
-    pub(crate) fn load(&self, hold: impl Fn(&HeldFile) -> std::io::Result<File>) {
-        for entry in fs::read_dir(AWAY).into_iter().flatten().flatten() {
-            let name = Name::try_from(entry.file_name().to_string_lossy().into_owned());
-            let away = fs::read(entry.path())
-                .ok()
-                .and_then(|bytes| serde_json::from_slice::<Away>(&bytes).ok());
-            let (Ok(name), Some(away)) = (name, away) else {
-                continue;
-            };
-            let files = away.files.into_iter().filter_map(|file| match hold(&file) {
-                Ok(open) => Some((file, open)),
-                Err(error) => {
-                    eprintln!(
-                        "vremoted: job {name}: {}: {error}",
-                        String::from_utf8_lossy(&file.path)
-                    );
-                    None
+        let is_same = matches!(&record.state, State::Moved { to } if to == at);
+        if !is_same || record.since != since {
+            // It has come back in the meantime, and may have left again.
+            return;
+        }
+        match said {
+            Whereabouts::Gone => {
+                trees.remove(name);
+                self.unsave(name);
+            }
+            Whereabouts::Moved(to) if to != own => {
+                record.set(State::Moved { to: to.clone() });
+                if let Err(error) = self.save(name, record) {
+                    eprintln!("vremoted: {}: {error}", self.away.display());
                 }
-            });
-            let files = files.collect();
-            self.put(&name, &away.title, State::Moved { to: away.to }, files);
+            }
+            _ => {}
         }
     }
 
-    fn put(&self, name: &Name, title: &str, state: State, files: Vec<(HeldFile, File)>) {
-        let record = Record {
-            title: title.into(),
-            state,
-            since: Instant::now(),
-            files,
-        };
-        lock(&self.trees).insert(name.clone(), record);
+    /// Removes the cgroup of a tree that has left, if it is empty. Another one may be arriving by then.
+    pub(crate) fn tidy(&self, name: &Name) {
+        let trees = lock(&self.trees);
+        if let Some(State::Moved { .. }) = trees.get(name).map(|record| &record.state) {
+            Cgroup::of(name).remove();
+        }
     }
 
-    /// It is no more.
-    pub(crate) fn forget(&self, name: &Name) {
-        lock(&self.trees).remove(name);
-        let _ = fs::remove_file(path_of(name));
+    /// A tree that is here already, as the daemon starts, and of which no file says anything else.
+    pub(crate) fn found(&self, name: &Name, title: &str, pid: i32) {
+        let state = State::Here {
+            from: String::new(),
+            pid,
+            job: None,
+        };
+        let mut trees = lock(&self.trees);
+        trees
+            .entry(name.clone())
+            .or_insert_with(|| Record::new(title, state, Vec::new()));
+    }
+
+    /// Trees that had left, or were about to, before the daemon started; `hold` opens their files. Gives the names of the latter.
+    pub(crate) fn load(&self, hold: impl Fn(&HeldFile) -> io::Result<File>) -> Vec<Name> {
+        let mut leaving = Vec::new();
+        for entry in fs::read_dir(&self.away).into_iter().flatten().flatten() {
+            let name = Name::try_from(entry.file_name().to_string_lossy().into_owned());
+            let saved = fs::read(entry.path())
+                .ok()
+                .and_then(|bytes| serde_json::from_slice::<Saved>(&bytes).ok());
+            let Ok(name) = name else {
+                continue;
+            };
+            let Some(saved) = saved else {
+                eprintln!("vremoted: {} is not understood", entry.path().display());
+                continue;
+            };
+            let files = saved
+                .files
+                .into_iter()
+                .filter_map(|file| match hold(&file) {
+                    Ok(open) => Some((file, open)),
+                    Err(error) => {
+                        eprintln!(
+                            "vremoted: job {name}: {}: {error}",
+                            String::from_utf8_lossy(&file.path)
+                        );
+                        None
+                    }
+                });
+            let files = files.collect();
+            let state = match saved.at {
+                Away::Leaving(parting) => {
+                    leaving.push(name.clone());
+                    State::Leaving(parting)
+                }
+                Away::Moved { to } => State::Moved { to },
+            };
+            lock(&self.trees).insert(name, Record::new(&saved.title, state, files));
+        }
+        leaving
+    }
+
+    /// Forgets a tree that has ended here, and removes its cgroup.
+    pub(crate) fn forget_if_ended(&self, name: &Name) {
+        let mut trees = lock(&self.trees);
+        let group = Cgroup::of(name);
+        // It may be on its way by now.
+        if let Some(State::Here { .. }) = trees.get(name).map(|record| &record.state) {
+            if !group.is_populated() {
+                trees.remove(name);
+                group.remove();
+            }
+        }
     }
 
     /// Where it is.
     pub(crate) fn whereabouts(&self, name: &Name) -> Whereabouts {
         match lock(&self.trees).get(name).map(|record| &record.state) {
             None => Whereabouts::Gone,
-            Some(State::Here { .. } | State::Arriving { runs: true, .. }) => Whereabouts::Here,
-            Some(State::Arriving { .. } | State::Leaving) => Whereabouts::Moving,
+            Some(State::Here { .. } | State::Unconfirmed(_)) => Whereabouts::Here,
+            Some(
+                State::Arriving { .. }
+                | State::Unsure { .. }
+                | State::Leaving(_)
+                | State::Undecided { .. },
+            ) => Whereabouts::Moving,
             Some(State::Moved { to }) => Whereabouts::Moved(to.clone()),
         }
     }
 
+    /// This node's part in a move, as [`crate::commit`] says; claims are not looked at.
+    pub(crate) fn part(&self, job: &JobId) -> Part {
+        let trees = lock(&self.trees);
+        let known = trees.values().find_map(|record| match &record.state {
+            State::Arriving { job: own, .. } if own == job => Some(Part::Undecided),
+            State::Unconfirmed(known) if known.job == *job => Some(Part::Owner),
+            State::Unsure { job: own, .. } if own == job => Some(Part::Unsure),
+            State::Here { job: Some(own), .. } if own == job => Some(Part::Owner),
+            State::Leaving(parting) | State::Undecided { parting, .. } => {
+                let doubt = parting.doubt.as_ref();
+                doubt
+                    .filter(|doubt| doubt.job == *job)
+                    .map(|_| Part::Undecided)
+            }
+            _ => None,
+        });
+        known.unwrap_or(Part::Nothing)
+    }
+
     /// Names of trees that run here.
     pub(crate) fn here(&self) -> Vec<Name> {
-        self.filter(|state| matches!(state, State::Here { .. }).then_some(()))
+        self.filter(|record| matches!(record.state, State::Here { .. }).then_some(()))
             .into_iter()
             .map(|(name, ())| name)
             .collect()
     }
 
-    /// Names of trees that have left, and where they are.
-    pub(crate) fn away(&self) -> Vec<(Name, String)> {
-        self.filter(|state| match state {
-            State::Moved { to } => Some(to.clone()),
+    /// Names of trees that have left, where they are, and since when.
+    pub(crate) fn away(&self) -> Vec<(Name, (String, Instant))> {
+        self.filter(|record| match &record.state {
+            State::Moved { to } => Some((to.clone(), record.since)),
             _ => None,
         })
     }
 
-    fn filter<T>(&self, wanted: impl Fn(&State) -> Option<T>) -> Vec<(Name, T)> {
+    fn filter<T>(&self, wanted: impl Fn(&Record) -> Option<T>) -> Vec<(Name, T)> {
         let trees = lock(&self.trees);
         let found = trees.iter();
         found
-            .filter_map(|(name, record)| Some((name.clone(), wanted(&record.state)?)))
+            .filter_map(|(name, record)| Some((name.clone(), wanted(record)?)))
             .collect()
     }
 
-    /// Ends a job: kills a tree that is here, refuses one that arrives.
+    /// Ends a job: kills a tree that is here, refuses one that arrives. One that is undecided is for [`crate::leaving`].
     pub(crate) fn stop(&self, name: &Name) -> Result<(), Problem> {
         match lock(&self.trees).get(name).map(|record| &record.state) {
-            None => Err(Problem::new(
-                format!("there is no job {name}"),
-                "vremote jobs lists them",
-            )),
-            Some(State::Here { .. }) => Cgroup::of(name).kill(),
+            None => Err(no_such(name)),
+            Some(State::Here { .. } | State::Unconfirmed(_)) => Cgroup::of(name).kill(),
             Some(State::Arriving { stopper, .. }) => {
-                stopper.stop();
+                if let Some(stopper) = stopper {
+                    stopper.stop();
+                }
                 Ok(())
             }
-            Some(State::Leaving) => Err(Problem::new(
+            Some(State::Unsure { from, .. }) => Err(Problem::new(
+                "nothing of it is here",
+                format!("vremote jobs stop, or resume, {name} at {from}; vremote jobs forget {name} here"),
+            )),
+            Some(State::Leaving(_) | State::Undecided { .. }) => Err(Problem::new(
                 "it is leaving: vremote-migrate is at work",
                 "stop that with Ctrl-C",
             )),
             Some(State::Moved { to }) => Err(Problem::new(
                 format!("it is at {to}"),
-                format!("vremote jobs stop {name}, there"),
+                format!("vremote jobs stop {name}, there; vremote jobs forget {name}, if that node never comes back"),
             )),
         }
+    }
+
+    /// A tree that runs here, and may run at its source, for all that is known.
+    pub(crate) fn unconfirmed(&self, name: &Name) -> Result<Unconfirmed, Problem> {
+        match lock(&self.trees).get(name).map(|record| &record.state) {
+            None => Err(no_such(name)),
+            Some(State::Unconfirmed(unconfirmed)) => Ok(unconfirmed.clone()),
+            Some(State::Unsure { from, .. }) => Err(Problem::new(
+                "nothing of it is here",
+                format!("vremote jobs resume {name} at {from}"),
+            )),
+            Some(_) => Err(Problem::plain(
+                "it is not in doubt where it runs: there is nothing to decide",
+            )),
+        }
+    }
+
+    /// Lets go what is kept for a tree whose other node never comes back. `before`: what is to be done before anybody can hear of that.
+    pub(crate) fn forget(&self, name: &Name, before: impl FnOnce()) -> Result<(), Problem> {
+        let mut trees = lock(&self.trees);
+        match trees.get(name).map(|record| &record.state) {
+            None => return Err(no_such(name)),
+            Some(State::Moved { .. } | State::Unsure { .. }) => {}
+            Some(State::Unconfirmed(_)) if !Cgroup::of(name).is_populated() => {}
+            Some(_) => {
+                return Err(Problem::new(
+                    "there are processes of it here",
+                    format!("vremote jobs stop {name}"),
+                ))
+            }
+        }
+        before();
+        trees.remove(name);
+        self.unsave(name);
+        Cgroup::of(name).remove();
+        Ok(())
     }
 
     /// All jobs for people.
     pub(crate) fn list(&self) -> Vec<control::Job> {
         let trees = lock(&self.trees);
         let jobs = trees.iter().map(|(name, record)| {
-            let (state, node, pid) = match &record.state {
-                State::Arriving { from, .. } => ("arriving", from.as_str(), None),
-                State::Here { from, pid } => ("here", from.as_str(), Some(*pid)),
-                State::Leaving => ("leaving", "", None),
-                State::Moved { to } => ("moved", to.as_str(), None),
+            let (state, node, pid, advice) = match &record.state {
+                State::Arriving { from, .. } => ("arriving", from.as_str(), None, None),
+                State::Unconfirmed(Unconfirmed { from, pid, .. }) => (
+                    "unconfirmed",
+                    from.as_str(),
+                    Some(*pid),
+                    Some(format!(
+                        "it is here; whether {from} has ended its copy is asked until {from} says so, and until then it cannot be moved. \
+                         If {from} never comes back: vremote jobs resume {name}"
+                    )),
+                ),
+                State::Unsure { from, .. } => (
+                    "unsure",
+                    from.as_str(),
+                    None,
+                    Some(format!(
+                        "nothing of it is here, and vremoted was killed in the moment in which it was to begin: whether it has run is not \
+                         known. At {from}: vremote jobs resume {name} lets it go on from where it was, vremote jobs stop {name} ends it"
+                    )),
+                ),
+                State::Here { from, pid, .. } => ("here", from.as_str(), Some(*pid), None),
+                State::Leaving(parting) => ("leaving", parting.tree.to.as_str(), None, None),
+                State::Undecided { parting, unsure } => {
+                    let to = &parting.tree.to;
+                    let why = if *unsure {
+                        format!("{to} does not know whether it has run there")
+                    } else {
+                        format!("{to} was told to run it and has not said yet what became of it; it is asked until it does")
+                    };
+                    (
+                        "undecided",
+                        to.as_str(),
+                        Some(parting.tree.root),
+                        Some(format!(
+                            "it stands still: {why}. If you know that it does not run there: vremote jobs resume {name}; to end it here: \
+                             vremote jobs stop {name}"
+                        )),
+                    )
+                }
+                State::Moved { to } => ("moved", to.as_str(), None, None),
             };
             control::Job {
                 name: name.to_string(),
@@ -350,6 +762,7 @@ impl Registry {
                 pid,
                 files: record.files.len(),
                 seconds: record.since.elapsed().as_secs(),
+                advice,
             }
         });
         jobs.collect()
@@ -378,5 +791,140 @@ impl Registry {
                 .map_err(|_| Problem::plain("the job has ended")),
             _ => Err(Problem::plain("there is no such job")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(name: &Name) -> Departure {
+        Departure {
+            name: name.clone(),
+            root: 7,
+            child: false,
+            title: "prog".into(),
+            to: "b".into(),
+        }
+    }
+
+    fn commit(registry: &Registry, name: &Name, job: JobId) {
+        let doubt = Doubt {
+            job,
+            boot: "1".into(),
+            processes: Vec::new(),
+        };
+        registry
+            .advance(name, |parting| parting.doubt = Some(doubt))
+            .unwrap();
+    }
+
+    fn registry() -> (tempfile::TempDir, Registry) {
+        let place = tempfile::tempdir().unwrap();
+        let registry = Registry::at(place.path().join("away"));
+        (place, registry)
+    }
+
+    fn never(_: &HeldFile) -> io::Result<File> {
+        Err(io::Error::other("there are none"))
+    }
+
+    #[test]
+    fn a_commit_outlives_the_daemon() {
+        let (place, registry) = registry();
+        let (name, job) = (Name::new().unwrap(), JobId::new());
+        registry.leave(tree(&name)).unwrap();
+        assert_eq!(registry.part(&job), Part::Nothing);
+        commit(&registry, &name, job);
+        assert_eq!(registry.part(&job), Part::Undecided);
+        let again = Registry::at(place.path().join("away"));
+        assert_eq!(again.load(never), [name.clone()]);
+        assert_eq!(again.part(&job), Part::Undecided);
+        again.undecided(&name);
+        assert!(again.list()[0].advice.is_some());
+        // Two decide: one does.
+        assert!(again.decide(&name).is_some());
+        assert!(again.decide(&name).is_none());
+        again.moved(&name, "b");
+        assert_eq!(again.part(&job), Part::Nothing);
+        let last = Registry::at(place.path().join("away"));
+        assert_eq!(last.load(never), []);
+        assert_eq!(last.whereabouts(&name), Whereabouts::Moved("b".into()));
+    }
+
+    #[test]
+    fn a_commit_that_cannot_be_noted_is_none() {
+        let (place, registry) = registry();
+        let (name, job) = (Name::new().unwrap(), JobId::new());
+        registry.leave(tree(&name)).unwrap();
+        fs::write(place.path().join("away"), "no directory").unwrap();
+        let doubt = Doubt {
+            job,
+            boot: "1".into(),
+            processes: Vec::new(),
+        };
+        assert!(registry
+            .advance(&name, |parting| parting.doubt = Some(doubt))
+            .is_err());
+        assert_eq!(registry.part(&job), Part::Nothing);
+        assert!(registry.parting(&name).unwrap().doubt.is_none());
+    }
+
+    #[test]
+    fn an_unconfirmed_tree_is_owned_and_stays() {
+        let (_place, registry) = registry();
+        let (name, job) = (Name::new().unwrap(), JobId::new());
+        registry.arrive(&name, "prog", "a", job, None).unwrap();
+        assert_eq!(registry.part(&job), Part::Undecided);
+        let known = Unconfirmed {
+            from: "a".into(),
+            job,
+            boot: "1".into(),
+            pid: 7,
+        };
+        registry.runs(&name, known);
+        assert_eq!(registry.part(&job), Part::Owner);
+        assert!(registry.is_open(&name, &job));
+        assert!(registry.leave(tree(&name)).is_err());
+        // An answer about another move changes nothing.
+        assert!(!registry.taken_back(&name, &JobId::new()));
+        registry.confirm(&name, &JobId::new(), || unreachable!());
+        assert!(registry.is_open(&name, &job));
+        registry.confirm(&name, &job, || ());
+        assert_eq!(registry.part(&job), Part::Owner);
+        assert!(!registry.taken_back(&name, &job));
+        registry.leave(tree(&name)).unwrap();
+        assert_eq!(registry.part(&job), Part::Nothing);
+    }
+
+    #[test]
+    fn a_late_answer_forgets_nothing() {
+        let (_place, registry) = registry();
+        let (name, job) = (Name::new().unwrap(), JobId::new());
+        registry.leave(tree(&name)).unwrap();
+        registry.moved(&name, "b");
+        let (_, (at, since)) = registry.away().remove(0);
+        // It comes back, fails to arrive, or leaves once more, before the answer.
+        registry.arrive(&name, "prog", "b", job, None).unwrap();
+        registry.follow(&name, &at, since, &Whereabouts::Gone, "a");
+        assert_eq!(registry.whereabouts(&name), Whereabouts::Moving);
+        let known = Unconfirmed {
+            from: "b".into(),
+            job,
+            boot: "1".into(),
+            pid: 7,
+        };
+        registry.runs(&name, known);
+        registry.confirm(&name, &job, || ());
+        registry.leave(tree(&name)).unwrap();
+        registry.moved(&name, "b");
+        registry.follow(&name, &at, since, &Whereabouts::Gone, "a");
+        assert_eq!(registry.whereabouts(&name), Whereabouts::Moved("b".into()));
+        let (_, (at, since)) = registry.away().remove(0);
+        registry.follow(&name, &at, since, &Whereabouts::Moved("c".into()), "a");
+        assert_eq!(registry.whereabouts(&name), Whereabouts::Moved("c".into()));
+        let (_, (at, since)) = registry.away().remove(0);
+        registry.follow(&name, &at, since, &Whereabouts::Gone, "a");
+        assert_eq!(registry.whereabouts(&name), Whereabouts::Gone);
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::Write,
+    io::{ErrorKind, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{
@@ -21,12 +21,14 @@ use vremote_channel::{Channel, JobId, Node, Reader, Writer};
 use crate::{
     cgroup::Cgroup,
     children::Children,
+    claims::{self, Claim, Claims},
+    commit::{whose, Part, Whose},
     criu::{self, LazyPages, Made, Restore},
     leaving::Charges,
     node,
     problem::Problem,
     protocol::{Answer, Name, Opening, Request, Whereabouts, PIECE, VERSION},
-    registry::Registry,
+    registry::{Registry, Unconfirmed},
     relay::{AtEnd, Count, Relay},
     tree,
 };
@@ -40,11 +42,23 @@ const PAGES_LIMIT: Duration = Duration::from_secs(30);
 /// The source decides within this whether a tree that is ready shall run.
 const COMMIT_LIMIT: Duration = Duration::from_secs(60);
 
-/// A tree that runs is confirmed to be the only one within this. If not, it stops until that is known.
-const LEASE: Duration = Duration::from_secs(20);
+/// The source says within this that its tree is no more. If not, it is asked.
+const GONE_LIMIT: Duration = Duration::from_secs(20);
 
 /// Between two questions to the source.
 const ASK_PAUSE: Duration = Duration::from_secs(1);
+
+/// A node that has been reached answers a question about a tree within this.
+const ASK_LIMIT: Duration = Duration::from_secs(5);
+
+/// A CRIU of a daemon that was killed has ended within this, and with it, if it was to fail, the tree.
+const CRIU_ENDS_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether it has.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Looks in a row that show no CRIU: then there is none.
+const QUIET_LOOKS: u32 = 20;
 
 /// Longest name of an image.
 const MAX_IMAGE_NAME: usize = 64;
@@ -57,6 +71,18 @@ pub(crate) struct Place {
     pub(crate) images: PathBuf,
     pub(crate) children: Arc<Children>,
     pub(crate) charges: Charges,
+    pub(crate) claims: Claims,
+}
+
+impl Place {
+    /// This node's part in a move.
+    pub(crate) fn part(&self, job: &JobId) -> Part {
+        if self.claims.holds(job) {
+            Part::Owner
+        } else {
+            self.registry.part(job)
+        }
+    }
 }
 
 /// A stream of pages.
@@ -69,7 +95,7 @@ enum Stream {
 
 /// A tree that is being received. Dropped before it has arrived, nothing is left of it.
 struct Arrival<'a> {
-    place: &'a Place,
+    place: &'a Arc<Place>,
     name: Name,
     id: JobId,
     cgroup: Cgroup,
@@ -82,29 +108,64 @@ struct Arrival<'a> {
     peer: String,
     boot: String,
     title: String,
-    /// It stays.
+    /// It runs, and is not this one's to end any more.
     arrived: bool,
 }
 
 impl Drop for Arrival<'_> {
     fn drop(&mut self) {
         self.place.registry.expect_no_more(&self.id);
-        if let Err(error) = fs::remove_dir_all(&self.directory) {
-            eprintln!("vremoted: {}: {error}", self.directory.display());
-        }
         if !self.arrived {
-            if let Err(problem) = self.cgroup.kill() {
-                eprintln!("vremoted: job {}: {problem}", self.name);
-            }
-            self.cgroup.remove();
-            self.place.registry.not_arrived(&self.name);
+            take_back(self.place, &self.name, &self.directory);
         }
+    }
+}
+
+/// Ends all that there is of a tree; only then this node says that nothing is. Should the daemon be killed in between, the next one goes on
+/// with that, as there is no file that says otherwise.
+fn take_back(place: &Place, name: &Name, directory: &Path) {
+    let _ = fs::remove_file(directory.join(COMMITTED));
+    let group = Cgroup::of(name);
+    if let Err(problem) = group.kill() {
+        // It has been sent a signal that kills: nothing of it runs any more.
+        eprintln!("vremoted: job {name}: {problem}");
+    }
+    discard(directory);
+    place.registry.not_arrived(name);
+    group.remove();
+}
+
+/// Removes the images of a tree.
+fn discard(directory: &Path) {
+    if let Some(aside) = set_aside(directory) {
+        remove(&aside);
+    }
+}
+
+/// Takes the images of a tree out of the way of its next arrival, all at once: what is left of a directory must not be taken for a tree that has
+/// not arrived.
+fn set_aside(directory: &Path) -> Option<PathBuf> {
+    let aside = Name::new().map(|name| directory.with_extension(name.as_str()));
+    match aside.and_then(|aside| fs::rename(directory, &aside).map(|()| aside)) {
+        Ok(aside) => Some(aside),
+        Err(error) => {
+            if error.kind() != ErrorKind::NotFound {
+                eprintln!("vremoted: {}: {error}", directory.display());
+            }
+            None
+        }
+    }
+}
+
+fn remove(directory: &Path) {
+    if let Err(error) = fs::remove_dir_all(directory) {
+        eprintln!("vremoted: {}: {error}", directory.display());
     }
 }
 
 /// Receives a tree on a connection whose first message was [`Opening::Job`].
 pub(crate) fn receive(
-    place: &Place,
+    place: &Arc<Place>,
     channel: Channel,
     version: u32,
     name: Name,
@@ -153,15 +214,17 @@ pub(crate) fn receive(
 }
 
 fn prepare<'a>(
-    place: &'a Place,
+    place: &'a Arc<Place>,
     peer: &str,
     name: Name,
     title: &str,
     boot: String,
     stopper: vremote_channel::Stopper,
 ) -> Result<Arrival<'a>, Problem> {
-    place.registry.arrive(&name, title, peer, stopper)?;
     let id = JobId::new();
+    place
+        .registry
+        .arrive(&name, title, peer, id, Some(stopper))?;
     let arrival = Arrival {
         place,
         id,
@@ -286,8 +349,9 @@ impl Arrival<'_> {
         let mut decide = || {
             writer.send(&Answer::Prepared)?;
             match reader.receive()? {
+                // Without its memory it would be of no use to a daemon that starts anew.
                 Some(Request::Commit) if is_lazy => Ok(()),
-                Some(Request::Commit) => self.note_commit(),
+                Some(Request::Commit) => self.note_commit(None),
                 Some(_) => Err(out_of_order()),
                 None => Err(Problem::plain("the source has given up")),
             }
@@ -313,47 +377,51 @@ impl Arrival<'_> {
             writer.send(&running)?;
             // Until this is over the source has the memory, and cannot be gone. Without it the tree must not run on.
             lazy.finish(&self.cgroup)?;
-            self.note_commit()?;
+            self.note_commit(Some(pid))?;
             running = Answer::Complete;
+        } else if let Err(problem) = self.note_commit(Some(pid)) {
+            // That it was let go is noted; that it runs, a daemon that starts anew can see.
+            eprintln!("vremoted: job {}: {problem}", self.name);
         }
-        self.place.registry.runs(&self.name);
-        self.confirm(reader, writer, &running)?;
-        self.place.registry.arrived(&self.name, pid);
+        self.place.registry.runs(&self.name, self.unconfirmed(pid));
         self.arrived = true;
-        // The tree is here for good. Whether the source hears that is its own affair.
-        let _ = writer.send(&Answer::Done);
-        Ok(())
-    }
-
-    /// From here on a daemon that starts anew does not kill the tree.
-    fn note_commit(&self) -> Result<(), Problem> {
-        let committed = Committed {
-            peer: self.peer.clone(),
-            boot: self.boot.clone(),
-            title: self.title.clone(),
-        };
-        let bytes =
-            serde_json::to_vec(&committed).map_err(|error| Problem::plain(error.to_string()))?;
-        fs::write(self.directory.join(COMMITTED), bytes)?;
-        Ok(())
-    }
-
-    /// Finds out that the source's tree is no more.
-    fn confirm(
-        &self,
-        reader: &mut Reader,
-        writer: &mut Writer,
-        news: &Answer,
-    ) -> Result<(), Problem> {
-        let said = writer.send(news).and_then(|()| {
-            reader.set_limit(Some(LEASE))?;
+        let said = writer.send(&running).and_then(|()| {
+            reader.set_limit(Some(GONE_LIMIT))?;
             reader.receive()
         });
         if let Ok(Some(Request::Gone)) = said {
-            return Ok(());
+            confirm(self.place, &self.name, &self.id);
+            // The tree is here for good. Whether the source hears that is its own affair.
+            let _ = writer.send(&Answer::Done);
+        } else {
+            // The connection has failed in the moment between.
+            let unconfirmed = self.unconfirmed(pid);
+            start_to_settle(self.place, &self.name, unconfirmed, &self.directory);
         }
-        // The connection has failed in the moment between.
-        settle(self.place, &self.name, &self.peer, &self.boot)
+        Ok(())
+    }
+
+    fn unconfirmed(&self, pid: i32) -> Unconfirmed {
+        Unconfirmed {
+            from: self.peer.clone(),
+            job: self.id,
+            boot: self.boot.clone(),
+            pid,
+        }
+    }
+
+    /// From here on a daemon that starts anew does not kill the tree, if it is there. `pid`: it runs, or has run.
+    fn note_commit(&self, pid: Option<i32>) -> Result<(), Problem> {
+        let committed = Committed {
+            peer: self.peer.clone(),
+            boot: self.boot.clone(),
+            own: node::boot_id()?,
+            job: self.id,
+            title: self.title.clone(),
+            pid,
+        };
+        claims::write(&self.directory.join(COMMITTED), &committed)?;
+        Ok(())
     }
 }
 
@@ -451,15 +519,30 @@ impl Lazy {
     }
 }
 
-/// Asks a node where a tree is; also gives its boot id.
-pub(crate) fn ask(node: &Node, peer: &str, name: &Name) -> Result<(Whereabouts, String), Problem> {
+/// Asks a node a question that needs no more than a connection.
+fn question(node: &Node, peer: &str, question: &Opening) -> Result<Answer, Problem> {
     let mut channel = Channel::connect(node, &node.peer(peer)?)?;
-    channel
-        .writer
-        .send(&Opening::Where { name: name.clone() })?;
+    channel.writer.send(question)?;
+    channel.reader.set_limit(Some(ASK_LIMIT))?;
     match channel.reader.receive()? {
-        Some(Answer::Where { at, boot }) => Ok((at, boot)),
         Some(Answer::Failed(problem)) => Err(problem),
+        Some(answer) => Ok(answer),
+        None => Err(out_of_order()),
+    }
+}
+
+/// Asks a node where a tree is.
+pub(crate) fn ask_where(node: &Node, peer: &str, name: &Name) -> Result<Whereabouts, Problem> {
+    match question(node, peer, &Opening::Where { name: name.clone() })? {
+        Answer::Where { at } => Ok(at),
+        _ => Err(out_of_order()),
+    }
+}
+
+/// Asks a node for its part in a move; also gives its boot id.
+pub(crate) fn ask(node: &Node, peer: &str, job: &JobId) -> Result<(Part, String), Problem> {
+    match question(node, peer, &Opening::Part { job: *job })? {
+        Answer::Part { part, boot } => Ok((part, boot)),
         _ => Err(out_of_order()),
     }
 }
@@ -484,87 +567,194 @@ fn check_image(name: &str, bytes: usize) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Notes on a tree that may run, in a file among its images, for a daemon that starts anew before its source is known to be gone.
+/// Notes on a tree that was let go, in a file among its images, for a daemon that starts anew before its source is known to be gone.
 #[derive(Serialize, Deserialize)]
 struct Committed {
     peer: String,
+    /// The source's boot id.
     boot: String,
+    /// This node's: what ran before it started anew is no more.
+    own: String,
+    job: JobId,
     title: String,
+    /// It runs, or has run. `None`: CRIU was about to let it go.
+    pid: Option<i32>,
 }
 
 /// The name of that file.
 const COMMITTED: &str = "committed";
 
 /// When the daemon starts: finds the trees that are here, and removes those that had not fully arrived.
-pub(crate) fn recover(place: &Arc<Place>) {
-    let mut unsettled = Vec::new();
+pub(crate) fn recover(place: &Arc<Place>) -> Result<(), Problem> {
+    let own = node::boot_id()?;
+    let mut open = Vec::new();
     for entry in fs::read_dir(&place.images).into_iter().flatten().flatten() {
+        let directory = entry.path();
         let Ok(name) = Name::try_from(entry.file_name().to_string_lossy().into_owned()) else {
+            // Set aside by a daemon that was killed.
+            if directory.extension().is_some() {
+                remove(&directory);
+            }
             continue;
         };
-        let group = Cgroup::of(&name);
-        let committed = fs::read(entry.path().join(COMMITTED))
+        let committed = fs::read(directory.join(COMMITTED))
             .ok()
             .and_then(|bytes| serde_json::from_slice::<Committed>(&bytes).ok());
-        if let (Some(committed), Some(_)) = (committed, group.first()) {
-            unsettled.push((name, committed, entry.path()));
-            continue;
+        match committed.filter(|committed| committed.own == own) {
+            Some(committed) => {
+                let Committed {
+                    peer, job, title, ..
+                } = &committed;
+                match place.registry.arrive(&name, title, peer, *job, None) {
+                    Ok(()) => open.push((name, committed, directory)),
+                    Err(_) => {
+                        // It is about to leave: it has long been confirmed.
+                        discard(&directory);
+                    }
+                }
+            }
+            None => take_back(place, &name, &directory),
         }
-        if let Err(problem) = group.kill() {
-            eprintln!("vremoted: job {name}: {problem}");
-        }
-        group.remove();
-        let _ = fs::remove_dir_all(entry.path());
     }
     for name in Cgroup::all() {
+        if open.iter().any(|(known, ..)| *known == name) {
+            continue;
+        }
         match Cgroup::of(&name).first() {
             Some(pid) => {
                 let title = procfs::process::Process::new(pid).map(|process| tree::title(&process));
-                place
-                    .registry
-                    .found(&name, &title.unwrap_or_default(), "", pid);
+                place.registry.found(&name, &title.unwrap_or_default(), pid);
             }
             None => Cgroup::of(&name).remove(),
         }
     }
-    for (name, committed, directory) in unsettled {
-        let place = place.clone();
-        let settle = move || {
-            let Committed { peer, boot, .. } = committed;
-            if let Err(problem) = settle(&place, &name, &peer, &boot) {
-                eprintln!("vremoted: job {name}: {problem}");
-                let _ = Cgroup::of(&name).kill();
-                place.registry.forget(&name);
-                Cgroup::of(&name).remove();
-            }
-            let _ = fs::remove_dir_all(directory);
-        };
-        // Without a thread the tree stays, and so do its images.
-        let _ = thread::Builder::new().name("settle".into()).spawn(settle);
+    for (name, committed, directory) in open {
+        let served = place.clone();
+        let go_on = move || find(&served, &name, committed, &directory);
+        // Without a thread it stays as it is: the source is told to ask again.
+        thread::Builder::new().name("settle".into()).spawn(go_on)?;
+    }
+    Ok(())
+}
+
+/// A tree that was let go by a daemon that was killed: does it run?
+fn find(place: &Arc<Place>, name: &Name, committed: Committed, directory: &Path) {
+    let Committed {
+        peer,
+        boot,
+        job,
+        pid,
+        ..
+    } = committed;
+    let group = Cgroup::of(name);
+    // What runs, or has run, is known; else CRIU may be about to let it go, or to kill it.
+    let pid = pid.or_else(|| {
+        wait_for_criu(&group);
+        group.first()
+    });
+    match pid {
+        Some(pid) => {
+            let unconfirmed = Unconfirmed {
+                from: peer,
+                job,
+                boot,
+                pid,
+            };
+            place.registry.runs(name, unconfirmed.clone());
+            settle(place, name, &unconfirmed, directory);
+        }
+        None => {
+            place.registry.unsure(name);
+            let unsure = Unconfirmed {
+                from: peer,
+                job,
+                boot,
+                pid: 0,
+            };
+            settle(place, name, &unsure, directory);
+        }
     }
 }
 
-/// Asks the source what has become of its tree, until it is known that it is gone; an error if it has taken the tree back. The tree here
-/// stops after its lease. The source lets its own run again no sooner than after that.
-fn settle(place: &Place, name: &Name, peer: &str, boot: &str) -> Result<(), Problem> {
-    let since = Instant::now();
-    let cgroup = Cgroup::of(name);
-    loop {
-        match ask(&place.node, peer, name) {
-            // What ran on the source before it started anew runs no more: the tree here is the only one.
-            Ok((_, now)) if now != boot => break,
-            Ok((Whereabouts::Moved(to), _)) if to == place.node.name() => break,
-            Ok((Whereabouts::Here | Whereabouts::Gone | Whereabouts::Moved(_), _)) => {
-                return Err(Problem::plain(format!("{peer} has taken it back")))
-            }
-            Ok((Whereabouts::Moving, _)) | Err(_) => {}
+/// Waits until no CRIU is in a cgroup. One that does not end is killed, with all that is there.
+fn wait_for_criu(group: &Cgroup) {
+    let until = Instant::now() + CRIU_ENDS_LIMIT;
+    let mut quiet = 0;
+    while quiet < QUIET_LOOKS {
+        quiet += 1;
+        if group.processes().into_iter().any(tree::is_of_criu) {
+            quiet = 0;
         }
-        if since.elapsed() > LEASE {
-            cgroup.freeze(true)?;
+        if Instant::now() > until {
+            let _ = group.kill();
+            return;
         }
-        thread::sleep(ASK_PAUSE);
+        thread::sleep(LOOK_PAUSE);
     }
-    cgroup.freeze(false)?;
+}
+
+/// [`settle`], by a thread of its own.
+fn start_to_settle(place: &Arc<Place>, name: &Name, known: Unconfirmed, directory: &Path) {
+    eprintln!(
+        "vremoted: job {name}: {} has not confirmed that its copy is no more; it is asked",
+        known.from
+    );
+    let (place, name, directory) = (place.clone(), name.clone(), directory.to_path_buf());
+    let settle = move || settle(&place, &name, &known, &directory);
+    if let Err(error) = thread::Builder::new().name("settle".into()).spawn(settle) {
+        // The tree runs on, and is not moved; a daemon that starts anew asks.
+        eprintln!("vremoted: the source is not asked: {error}");
+    }
+}
+
+/// Asks the source what has become of its tree, until it is known that it is no more, or that it has taken the tree back; or until an operator
+/// has decided. The tree here runs on: the source's stands still.
+fn settle(place: &Place, name: &Name, known: &Unconfirmed, directory: &Path) {
+    while place.registry.is_open(name, &known.job) {
+        let said = ask(&place.node, &known.from, &known.job);
+        match said.map(|(part, boot)| whose(part, boot != known.boot)) {
+            Ok(Some(Whose::Ours)) => confirm(place, name, &known.job),
+            Ok(Some(Whose::Theirs)) => {
+                if place.registry.taken_back(name, &known.job) {
+                    eprintln!("vremoted: job {name}: {} has taken it back", known.from);
+                    take_back(place, name, directory);
+                }
+            }
+            Ok(None) | Err(_) => thread::sleep(ASK_PAUSE),
+        }
+    }
+}
+
+/// It is here for good. Its images go first: from then on it may leave, and come back to the same place.
+fn confirm(place: &Place, name: &Name, job: &JobId) {
+    let mut aside = None;
+    let before = || aside = set_aside(&place.images.join(name.as_str()));
+    place.registry.confirm(name, job, before);
+    if let Some(aside) = aside {
+        remove(&aside);
+    }
+}
+
+/// An operator takes a tree that runs here, and may run at its source for all that is known, for this node's.
+pub(crate) fn resume(place: &Place, name: &Name) -> Result<(), Problem> {
+    let known = place.registry.unconfirmed(name)?;
+    place.claims.add(Claim {
+        job: known.job,
+        peer: known.from,
+        boot: known.boot,
+    })?;
+    confirm(place, name, &known.job);
+    Ok(())
+}
+
+/// An operator lets go what is kept for a tree whose other node never comes back.
+pub(crate) fn forget(place: &Place, name: &Name) -> Result<(), Problem> {
+    let mut aside = None;
+    let before = || aside = set_aside(&place.images.join(name.as_str()));
+    place.registry.forget(name, before)?;
+    if let Some(aside) = aside {
+        remove(&aside);
+    }
     Ok(())
 }
 

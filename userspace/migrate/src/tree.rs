@@ -14,7 +14,7 @@ use std::{
 };
 
 use procfs::process::{all_processes, MMPermissions, MMapPath, Process};
-use rustix::process::{kill_process, Pid, Signal};
+use rustix::process::{kill_process, pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 
 use crate::problem::Problem;
@@ -65,6 +65,15 @@ impl Seen {
     }
 }
 
+/// What a file is known by: two files may have had the same name, one after the other, and one file may have several. Of what is mounted at
+/// several places the path says by which it was opened.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct FileId {
+    path: Vec<u8>,
+    dev: u64,
+    ino: u64,
+}
+
 /// A process and all its descendants.
 #[derive(Debug)]
 pub struct Tree {
@@ -76,8 +85,8 @@ pub struct Tree {
     pub processes: Vec<i32>,
     /// All threads, processes included.
     pub threads: Vec<i32>,
-    /// Files by path.
-    pub files: BTreeMap<Vec<u8>, Seen>,
+    /// Files, each with a link of /proc that leads to it.
+    files: BTreeMap<FileId, (PathBuf, Seen)>,
     /// Its session or process group is led from outside.
     pub shell_job: bool,
     /// Resident memory, in bytes.
@@ -126,8 +135,13 @@ pub(crate) fn is_held(pid: i32) -> bool {
     let Ok(tracer) = status.map(|status| status.tracerpid) else {
         return false;
     };
-    let stat = Process::new(tracer).and_then(|tracer| tracer.stat());
-    tracer != 0 && stat.is_ok_and(|stat| stat.comm.starts_with("criu"))
+    tracer != 0 && is_of_criu(tracer)
+}
+
+/// Whether a process is a CRIU, or has yet to become what a CRIU restores.
+pub(crate) fn is_of_criu(pid: i32) -> bool {
+    let stat = Process::new(pid).and_then(|process| process.stat());
+    stat.is_ok_and(|stat| stat.comm.starts_with("criu"))
 }
 
 /// Whether a signal has stopped a process.
@@ -159,6 +173,40 @@ impl Asleep {
 pub(crate) fn signal(processes: &[i32], signal: Signal) {
     for pid in processes.iter().filter_map(|pid| Pid::from_raw(*pid)) {
         let _ = kill_process(pid, signal);
+    }
+}
+
+/// A process: its number, and when it was started, in ticks since boot; the two together are never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    pub(crate) pid: i32,
+    started: u64,
+}
+
+impl Identity {
+    /// Of a process that is there; `None` also for one that has ended and of which its parent has not taken notice.
+    pub(crate) fn of(pid: i32) -> Option<Identity> {
+        let stat = Process::new(pid).ok()?.stat().ok()?;
+        let started = stat.starttime;
+        (!matches!(stat.state, 'Z' | 'X')).then_some(Identity { pid, started })
+    }
+
+    /// Whether it has not ended.
+    pub(crate) fn is_there(&self) -> bool {
+        Identity::of(self.pid) == Some(*self)
+    }
+
+    /// Sends it a signal, and nobody else, if it is there.
+    pub(crate) fn signal(&self, number: Signal) {
+        let Some(Ok(pidfd)) =
+            Pid::from_raw(self.pid).map(|pid| pidfd_open(pid, PidfdFlags::empty()))
+        else {
+            return;
+        };
+        // If it is there now, the descriptor, which is older than this look, is its.
+        if self.is_there() {
+            let _ = pidfd_send_signal(&pidfd, number);
+        }
     }
 }
 
@@ -201,7 +249,53 @@ impl Tree {
             tree.look_at(pid, &mut ends)?;
         }
         tree.find_outsiders(&ends)?;
+        tree.find_namesakes();
         Ok(tree)
+    }
+
+    /// The files that have a name, by path: those that the target can open. CRIU carries the others.
+    pub fn named_files(&self) -> BTreeMap<Vec<u8>, Seen> {
+        let named = self.files.iter().filter(|(_, (_, seen))| !seen.nameless);
+        named
+            .map(|(id, (_, seen))| (id.path.clone(), seen.clone()))
+            .collect()
+    }
+
+    /// Two files that have the same name: one is hidden by what has been mounted over it, and by its path nobody can open it.
+    fn find_namesakes(&mut self) {
+        let mut named = BTreeMap::<_, Vec<_>>::new();
+        for (id, (link, seen)) in &self.files {
+            if !seen.nameless {
+                named.entry(&id.path).or_default().push((id, link));
+            }
+        }
+        let mut gone = Vec::new();
+        let mut hidden = Vec::new();
+        for files in named.values().filter(|files| files.len() > 1) {
+            for (id, link) in files {
+                let is_same = |meta: &fs::Metadata| (meta.dev(), meta.ino()) == (id.dev, id.ino);
+                let linked = fs::metadata(link).ok().filter(is_same);
+                if linked.is_none_or(|meta| meta.nlink() == 0) {
+                    // The program has put another one in its place, since the first look.
+                    gone.push((*id).clone());
+                } else if !fs::metadata(path_of(&id.path)).is_ok_and(|meta| is_same(&meta)) {
+                    hidden.push(String::from_utf8_lossy(&id.path).into_owned());
+                }
+            }
+        }
+        for id in gone {
+            if let Some((_, seen)) = self.files.get_mut(&id) {
+                seen.nameless = true;
+            }
+        }
+        for path in hidden {
+            self.block(
+                format!(
+                    "{path}: two files of that path are open, and one of them is hidden by a mount"
+                ),
+                "let the program close the hidden one, or unmount what hides it",
+            );
+        }
     }
 
     fn block(&mut self, what: impl Into<String>, fix: impl Into<String>) {
@@ -330,16 +424,26 @@ impl Tree {
         {
             return Ok(());
         }
-        let seen = self.files.entry(path).or_insert(Seen {
-            mode: meta.mode(),
+        let id = FileId {
+            path,
             dev: meta.dev(),
             ino: meta.ino(),
-            size: meta.size(),
-            rdev: meta.rdev(),
-            runs: false,
-            written: false,
-            nameless,
+        };
+        let (_, seen) = self.files.entry(id).or_insert_with(|| {
+            let seen = Seen {
+                mode: meta.mode(),
+                dev: meta.dev(),
+                ino: meta.ino(),
+                size: meta.size(),
+                rdev: meta.rdev(),
+                runs: false,
+                written: false,
+                nameless,
+            };
+            (link.to_path_buf(), seen)
         });
+        // It may have lost its name between two looks.
+        seen.nameless |= nameless;
         seen.runs |= runs;
         seen.written |= written;
         Ok(())
@@ -526,6 +630,74 @@ mod tests {
             let _ = self.0.kill();
             let _ = self.0.wait();
         }
+    }
+
+    #[test]
+    fn an_unlinked_file_and_a_new_one_of_its_name_are_two() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("file");
+        let old = fs::File::create(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let new = fs::File::create(&path).unwrap();
+        let link = |file: &fs::File| {
+            PathBuf::from(format!(
+                "/proc/self/fd/{}",
+                std::os::fd::AsRawFd::as_raw_fd(file)
+            ))
+        };
+        for files in [[&old, &new], [&new, &old]] {
+            let mut tree = Tree {
+                root: 0,
+                title: String::new(),
+                processes: Vec::new(),
+                threads: Vec::new(),
+                files: BTreeMap::new(),
+                shell_job: false,
+                resident: 0,
+                blockers: Vec::new(),
+                sockets: BTreeMap::new(),
+            };
+            for file in files {
+                tree.add(&link(file), false, true).unwrap();
+            }
+            assert_eq!(tree.files.len(), 2);
+            let named = tree.named_files();
+            let bytes = path.as_os_str().as_bytes();
+            assert_eq!(named.len(), 1);
+            assert_eq!(named[bytes].ino, new.metadata().unwrap().ino());
+            assert!(!named[bytes].nameless);
+            // It is seen under its other name as well.
+            let other = place.path().join("other");
+            fs::hard_link(&path, &other).unwrap();
+            let linked = fs::File::open(&other).unwrap();
+            tree.add(&link(&linked), false, false).unwrap();
+            tree.find_namesakes();
+            assert_eq!(tree.named_files().len(), 2);
+            assert_eq!(tree.blockers, []);
+            fs::remove_file(other).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_used_again_is_somebody_else() {
+        let mut idle = Idle::start();
+        let one = Identity::of(idle.pid()).unwrap();
+        assert!(one.is_there());
+        let other = Identity {
+            started: one.started + 1,
+            ..one
+        };
+        other.signal(Signal::KILL);
+        assert!(!other.is_there() && one.is_there());
+        one.signal(Signal::KILL);
+        let begun = Instant::now();
+        // It counts as ended before its parent has waited for it.
+        while one.is_there() {
+            assert!(begun.elapsed() < Duration::from_secs(10));
+            thread::sleep(Duration::from_millis(1));
+        }
+        idle.0.wait().unwrap();
+        assert_eq!(Identity::of(one.pid), None);
     }
 
     #[test]

@@ -36,11 +36,13 @@ pub enum Mutation {
     ConfirmedInOtherSession,
     /// What was cached outlives the session.
     CacheOutlivesSession,
+    /// An answer reopens a term that was revoked.
+    RevokedReopened,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 10] = [
+    pub const ALL: [Mutation; 11] = [
         Mutation::CountedFromArrival,
         Mutation::FencedWithoutMargin,
         Mutation::GrantedWhileClosed,
@@ -51,6 +53,7 @@ impl Mutation {
         Mutation::ConfirmedBefore,
         Mutation::ConfirmedInOtherSession,
         Mutation::CacheOutlivesSession,
+        Mutation::RevokedReopened,
     ];
 }
 
@@ -71,6 +74,8 @@ pub struct Budget {
     pub writes: u8,
     /// Times at which somebody wants what the remote holds.
     pub suspicions: u8,
+    /// Times at which it has kept that for too long.
+    pub revocations: u8,
     /// Times at which the origin loses its memory.
     pub restarts: u8,
 }
@@ -119,6 +124,8 @@ pub struct Origin {
     wanted: bool,
     /// The page, which others write as soon as they may.
     version: u8,
+    /// Ghost: when the remote's term was revoked in this session.
+    revoked: Option<u64>,
     /// For [`Mutation::TermNotExtended`].
     granted: bool,
 }
@@ -171,6 +178,8 @@ pub enum Action {
     Duplicate(usize),
     /// Somebody wants the page, and the remote has not answered.
     Suspect,
+    /// Somebody has wanted it for long.
+    Revoke,
     Fence,
     Restart,
     /// The remote changes what it has cached.
@@ -190,6 +199,7 @@ impl World {
                 held: false,
                 wanted: false,
                 version: 0,
+                revoked: None,
                 granted: false,
             },
             remote: Remote {
@@ -227,6 +237,10 @@ impl World {
         may(
             b.suspicions > 0 && origin.held && !origin.wanted,
             Action::Suspect,
+        );
+        may(
+            b.revocations > 0 && origin.held && origin.revoked.is_none(),
+            Action::Revoke,
         );
         may(origin.wanted && self.fences_now(mutation), Action::Fence);
         may(b.restarts > 0, Action::Restart);
@@ -305,6 +319,17 @@ impl World {
                 self.origin.wanted = true;
                 self.origin.term.close(self.origin.clock, 1);
             }
+            Action::Revoke => {
+                self.budget.revocations -= 1;
+                let origin = &mut self.origin;
+                origin.wanted = true;
+                origin.revoked = Some(origin.clock);
+                if has(Mutation::RevokedReopened) {
+                    origin.term.close(origin.clock, 0);
+                } else {
+                    origin.term.revoke(origin.clock);
+                }
+            }
             Action::Fence => {
                 self.fenced |= 1 << self.origin.epoch;
                 let epoch = if has(Mutation::FencedWithinSession) {
@@ -339,6 +364,17 @@ impl World {
         if self.shows_what_is_over() {
             self.error = Some("the remote may show a page that was taken from it");
         }
+        if self.is_left_in_peace() {
+            self.error = Some("the remote keeps what it was to give up");
+        }
+    }
+
+    /// A lease and its margin after it was revoked, nothing that the remote does keeps it from being fenced.
+    fn is_left_in_peace(&self) -> bool {
+        let origin = &self.origin;
+        origin.revoked.is_some_and(|revoked| {
+            origin.clock > revoked + LENGTH + LENGTH / 8 && !origin.term.over(origin.clock)
+        })
     }
 
     /// What is cached may be shown by a mapping at any moment.
@@ -360,6 +396,7 @@ impl World {
             held: false,
             wanted: false,
             version: origin.version + 1,
+            revoked: None,
             granted: false,
         };
     }
@@ -422,7 +459,7 @@ impl World {
             Message::Echo { epoch } => {
                 if epoch == origin.epoch {
                     origin.term.reopen();
-                    origin.wanted = false;
+                    origin.wanted = origin.term.is_closed();
                 }
             }
             Message::Get { epoch } => {

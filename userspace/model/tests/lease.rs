@@ -68,6 +68,7 @@ const NONE: Budget = Budget {
     gets: 0,
     writes: 0,
     suspicions: 0,
+    revocations: 0,
     restarts: 0,
 };
 
@@ -83,6 +84,19 @@ fn a_fence() {
         gets: 1,
         writes: 1,
         suspicions: 1,
+        ..NONE
+    });
+}
+
+#[test]
+fn a_fence_in_spite_of_answers() {
+    explore(Budget {
+        ticks: TERM,
+        slow: 1,
+        hellos: 2,
+        gets: 1,
+        writes: 1,
+        revocations: 1,
         ..NONE
     });
 }
@@ -121,6 +135,7 @@ const LONG: Budget = Budget {
     gets: 20,
     writes: 20,
     suspicions: 10,
+    revocations: 3,
     restarts: 2,
 };
 
@@ -132,7 +147,7 @@ fn weight(action: &Action) -> usize {
         Action::Tick | Action::Confirm => 12,
         Action::Fence | Action::Suspect => 4,
         Action::Slow | Action::Probe | Action::Duplicate(_) => 1,
-        Action::Restart => 1,
+        Action::Restart | Action::Revoke => 1,
     }
 }
 

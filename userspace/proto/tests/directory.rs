@@ -471,6 +471,168 @@ fn a_silent_holder_fails_the_requester_and_stays_on_record() {
     assert_eq!(origin.home(), (false, false));
 }
 
+impl Origin {
+    /// The time of the open round is up for one that it asks: who is overdue after so many rounds.
+    fn overdue(&mut self, node: Node, rounds: u16) -> Option<Node> {
+        let seq = self.tx.map_or(0, |tx| tx.seq);
+        directory::overdue(&mut self.page, &self.tx, seq, node)?.after(rounds)
+    }
+
+    /// The origin asks for the page, and none of those who hold it answers, the first of which is `node`.
+    fn in_vain(&mut self, want: Want, node: Node) {
+        self.local(1, want);
+        let seq = self.tx.map_or(0, |tx| tx.seq);
+        assert!(directory::overdue(&mut self.page, &self.tx, seq, node).is_some());
+        self.step(Event::Unreachable { seq });
+        assert_eq!(self.tx, None);
+        assert_eq!(
+            directory::overdue(&mut self.page, &self.tx, seq, node),
+            None
+        );
+    }
+}
+
+#[test]
+fn rounds_in_vain_are_counted_until_the_holder_gives_up_the_page() {
+    let mut origin = Origin::default();
+    origin.give(A, 1, Want::Write);
+    for rounds in 1..=3 {
+        origin.in_vain(Want::Write, A);
+        assert_eq!(origin.page.overdue.after(rounds), Some(A));
+        assert_eq!(origin.page.overdue.after(rounds + 1), None);
+    }
+    // It asks for the page again, and gets it: that helps nobody.
+    origin.step(Event::Request(Requester::Remote {
+        node: A,
+        request: 2,
+        want: Want::Write,
+        held: origin.page.seq,
+        have: false,
+    }));
+    origin.step(Event::Granted);
+    assert_eq!(origin.page.overdue.after(3), Some(A));
+    origin.local(2, Want::Write);
+    let seq = origin.tx.map_or(0, |tx| tx.seq);
+    origin.step(Event::Acked { node: A, seq });
+    origin.step(Event::Taken);
+    assert_eq!(
+        origin.page,
+        Page {
+            overdue: Default::default(),
+            ..origin.page
+        }
+    );
+    // Anew.
+    origin.give(A, 3, Want::Write);
+    origin.in_vain(Want::Write, A);
+    assert_eq!(origin.page.overdue.after(2), None);
+    origin.step(Event::Gone { node: A });
+    assert_eq!(origin.page.overdue, Default::default());
+}
+
+#[test]
+fn a_round_that_is_asked_again_counts_each_time_that_its_time_is_up() {
+    let mut origin = Origin::default();
+    origin.give(A, 1, Want::Read);
+    origin.give(B, 1, Want::Read);
+    origin.local(1, Want::Write);
+    for rounds in 1..=3 {
+        // All were asked at the same time.
+        assert_eq!(origin.overdue(A, rounds), Some(A));
+        assert_eq!(origin.overdue(B, rounds + 1), None);
+    }
+    let seq = origin.tx.map_or(0, |tx| tx.seq);
+    origin.step(Event::Acked { node: A, seq });
+    // Now it is the turn of the other one.
+    assert_eq!(origin.overdue(A, 1), None);
+    assert_eq!(origin.overdue(B, 1), Some(B));
+    assert_eq!(origin.overdue(B, 3), None);
+    // Of another round.
+    assert_eq!(
+        directory::overdue(&mut origin.page, &origin.tx, seq + 1, B),
+        None
+    );
+}
+
+#[test]
+fn who_lets_others_read_does_not_keep_them_from_writing_for_ever() {
+    let mut origin = Origin::default();
+    for turn in 0..5 {
+        let seq = origin.give(A, 10 * turn + 1, Want::Write);
+        origin.in_vain(Want::Read, A);
+        origin.in_vain(Want::Write, A);
+        // A reader comes, and is let in.
+        origin.local(2, Want::Read);
+        origin.step(Event::Put {
+            node: A,
+            request: 10 * turn + 2,
+            seq,
+            keep: true,
+        });
+        origin.step(Event::Installed { status: 0 });
+        origin.step(Event::Taken);
+        assert!(origin.page.sharers.contains(A));
+        let rounds = turn as u16 + 1;
+        assert_eq!(origin.page.overdue.after(rounds), Some(A));
+        assert_eq!(origin.page.overdue.after(rounds + 1), None);
+    }
+    // Who only ever keeps readers waiting, and not for long, is never overdue.
+    let mut origin = Origin::default();
+    for turn in 0..5 {
+        let seq = origin.give(B, 10 * turn + 1, Want::Write);
+        origin.in_vain(Want::Read, B);
+        origin.local(2, Want::Read);
+        origin.step(Event::Put {
+            node: B,
+            request: 10 * turn + 2,
+            seq,
+            keep: true,
+        });
+        origin.step(Event::Installed { status: 0 });
+        origin.step(Event::Taken);
+        assert_eq!(origin.page.overdue.after(1), None);
+    }
+}
+
+#[test]
+fn a_put_that_is_not_installed_gives_nothing_up() {
+    let mut origin = Origin::default();
+    let seq = origin.give(A, 1, Want::Write);
+    origin.in_vain(Want::Write, A);
+    origin.local(2, Want::Write);
+    origin.step(Event::Put {
+        node: A,
+        request: 2,
+        seq,
+        keep: false,
+    });
+    assert_eq!(origin.overdue(A, 1), None);
+    origin.step(Event::Installed { status: ENOSPC });
+    assert_eq!(origin.page.overdue.after(1), Some(A));
+}
+
+#[test]
+fn one_of_several_holders_that_keep_a_page_is_overdue_in_the_end() {
+    const C: Node = 90;
+    // Whoever asks is not asked itself: what was noted of it must not hide who keeps it from the page.
+    let mut origin = Origin::default();
+    origin.give(A, 1, Want::Read);
+    origin.in_vain(Want::Write, A);
+    origin.give(B, 1, Want::Read);
+    origin.give(C, 1, Want::Read);
+    for request in 2..6 {
+        origin.get(A, request, Want::Write);
+        let seq = origin.tx.map_or(0, |tx| tx.seq);
+        assert!(directory::overdue(&mut origin.page, &origin.tx, seq, C).is_some());
+        origin.step(Event::Unreachable { seq });
+    }
+    assert_eq!(origin.page.overdue.after(4), Some(C));
+    // With that one out of the way, it is the next one's turn.
+    origin.step(Event::Gone { node: C });
+    origin.in_vain(Want::Write, A);
+    assert_eq!(origin.page.overdue.after(1), Some(A));
+}
+
 #[test]
 fn a_grant_that_fails_grants_nothing() {
     let mut origin = Origin::default();

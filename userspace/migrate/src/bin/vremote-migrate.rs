@@ -15,13 +15,14 @@ use vremote_migrate::{
     images::Place,
     problem::Problem,
     progress::Progress,
-    source::{holds_locks, Mode, Move, Order, Outcome, Report},
+    source::{holds_locks, Failure, Mode, Move, Order, Outcome, Report},
     timeline::Timeline,
 };
 
 /// Moves a running process, and all that it has started, to another node. Its files follow page by page.
 ///
-/// Exit status: 0 it runs there (with --check: it can be moved); 1 it goes on here; 2 wrong arguments.
+/// Exit status: 0 it runs there (with --check: it can be moved); 1 it goes on here; 2 wrong arguments; 3 it is not known whether it runs there: it
+/// stands still here until it is, and vremote jobs says what to do.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -121,20 +122,23 @@ fn print_report(report: &Report, files: bool) {
 }
 
 /// Whether it has been done, or can be.
-fn run(arguments: &Arguments) -> Result<bool, Problem> {
+fn run(arguments: &Arguments) -> Result<bool, Failure> {
     let order = Order {
         pid: arguments.pid,
         address: arguments.address,
         mode: arguments.mode,
         tcp_established: arguments.tcp_established,
         child: false,
+        owner: None,
     };
     let (begun, mut tries) = (Instant::now(), 0);
     loop {
         match attempt(arguments, &order) {
             // Programs hold most locks for a moment only.
-            Err(problem)
-                if holds_locks(&problem) && tries < LOCK_TRIES && begun.elapsed() < LOCK_LIMIT =>
+            Err(failure)
+                if holds_locks(&failure.problem)
+                    && tries < LOCK_TRIES
+                    && begun.elapsed() < LOCK_LIMIT =>
             {
                 tries += 1;
                 std::thread::sleep(LOCK_PAUSE);
@@ -153,7 +157,7 @@ const LOCK_LIMIT: Duration = Duration::from_secs(60);
 /// … with this between.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
-fn attempt(arguments: &Arguments, order: &Order) -> Result<bool, Problem> {
+fn attempt(arguments: &Arguments, order: &Order) -> Result<bool, Failure> {
     let mut timeline = Timeline::new();
     let prepared = Move::prepare(order)?;
     let report = prepared.report();
@@ -197,20 +201,26 @@ fn attempt(arguments: &Arguments, order: &Order) -> Result<bool, Problem> {
     Ok(true)
 }
 
+/// The exit status if it is not known whether the tree runs at the target.
+const UNDECIDED: u8 = 3;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(&arguments) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(problem) => {
+        Err(Failure { problem, undecided }) => {
             if arguments.json {
-                println!("{}", json!({"error": problem_json(&problem)}));
+                println!(
+                    "{}",
+                    json!({"error": problem_json(&problem), "undecided": undecided})
+                );
             }
             eprintln!("vremote-migrate: error: {problem}");
             if let Some(fix) = problem.fix {
                 eprintln!("vremote-migrate:   to fix: {fix}");
             }
-            ExitCode::FAILURE
+            ExitCode::from(if undecided { UNDECIDED } else { 1 })
         }
     }
 }

@@ -10,17 +10,18 @@ use std::{
 
 use rustix::process::Signal;
 
-use super::{Move, ANSWER_LIMIT};
+use super::{not_own, Move, ANSWER_LIMIT};
 use crate::{
-    control::Command,
+    commit::{whose, Whose},
+    control::{Command, Commit},
     problem::Problem,
-    protocol::{Answer, Request, Whereabouts},
+    protocol::{Answer, Request},
     target::{ask, out_of_order},
     tree::descendants,
 };
 
-/// What becomes of a committed tree is known within this, or the tree goes on here: the target has stopped its own by then.
-const UNCERTAIN_LIMIT: Duration = Duration::from_secs(60);
+/// What has become of a committed tree is asked by this program for so long; then by the daemon of this node.
+const ASK_LIMIT: Duration = Duration::from_secs(60);
 
 /// Between two questions to the target.
 const ASK_PAUSE: Duration = Duration::from_secs(1);
@@ -74,38 +75,59 @@ impl Move {
         // From here on it does not run again before the target's fate is known, even if this program is killed: CRIU would let it go
         // on, but it stops at once, until the daemon has found out.
         self.tree.processes = descendants(self.order.pid)?;
-        self.daemon
-            .ask(&Command::Committing(self.tree.processes.clone()))?;
+        // Now that nobody can become somebody else any more.
+        if let Some(owner) = &self.order.owner {
+            if let Some(foreign) = owner.foreign(&self.tree.processes) {
+                return Err(not_own(foreign, owner.uid));
+            }
+        }
+        self.daemon.ask(&Command::Committing(Commit {
+            job: self.id,
+            boot: self.boot.clone(),
+            processes: self.tree.processes.clone(),
+        }))?;
         self.signal(Signal::STOP);
         Ok(())
     }
 
     /// Tells the daemon that the tree is at the target.
     pub(super) fn left(&mut self) {
-        let moved = Command::Moved(self.peer.name.clone());
-        if let Err(problem) = self.daemon.ask(&moved) {
-            eprintln!("vremote-migrate: the daemon of this node does not hear that the tree has left: {problem}");
+        if let Err(problem) = self.daemon.ask(&Command::Moved) {
+            eprintln!(
+                "vremote-migrate: the daemon of this node does not hear that the tree has left: {problem}; when it is started it asks, \
+                 and until then shares none of its files"
+            );
         }
     }
 
-    /// After a commit without an answer: where does the tree run?
-    pub(super) fn find_out(&self, problem: Problem) -> Result<i32, Problem> {
+    /// After a commit without an answer: whose is the tree?
+    pub(super) fn find_out(&mut self, problem: Problem) -> Result<i32, Problem> {
         let since = Instant::now();
+        let peer = self.peer.name.clone();
         loop {
-            match ask(&self.node, &self.peer.name, &self.name) {
-                Ok((_, boot)) if boot != self.boot => {
-                    return Err(problem.within(&format!("{} has started anew", self.peer.name)))
+            if let Ok((part, boot)) = ask(&self.node, &peer, &self.id) {
+                let anew = boot != self.boot;
+                match whose(part, anew) {
+                    Some(Whose::Theirs) => return Ok(self.order.pid),
+                    Some(Whose::Ours) if anew => {
+                        return Err(problem.within(&format!("{peer} has started anew")))
+                    }
+                    Some(Whose::Ours) => return Err(problem),
+                    None => {}
                 }
-                Ok((Whereabouts::Here, _)) => return Ok(self.order.pid),
-                Ok((Whereabouts::Gone | Whereabouts::Moved(_), _)) => return Err(problem),
-                Ok((Whereabouts::Moving, _)) | Err(_) => {}
             }
-            if since.elapsed() > UNCERTAIN_LIMIT {
-                return Err(problem.within(&format!(
-                    "{} does not say whether the tree runs there; if it does, it stands still, and ends when it hears that \
-                     it goes on here",
-                    self.peer.name
-                )));
+            if since.elapsed() > ASK_LIMIT {
+                self.undecided = true;
+                return Err(Problem::new(
+                    format!(
+                        "{}: {peer} was told to run it and does not say what has become of it; it stands still here until that is known",
+                        problem.what
+                    ),
+                    format!(
+                        "vremoted asks {peer} until it answers; vremote jobs says what to do if it never does (job {})",
+                        self.name
+                    ),
+                ));
             }
             thread::sleep(ASK_PAUSE);
         }

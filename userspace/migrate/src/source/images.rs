@@ -39,9 +39,12 @@ impl Drop for Images {
     }
 }
 
+/// Where the directories of all trees that leave are.
+pub(crate) const LEAVING: &str = "/run/vremote/leaving";
+
 /// The directory for a tree that leaves.
 pub(crate) fn leaving(name: &Name) -> PathBuf {
-    Path::new("/run/vremote/leaving").join(name.as_str())
+    Path::new(LEAVING).join(name.as_str())
 }
 
 impl Move {
@@ -104,7 +107,7 @@ impl Move {
         {
             let now = Tree::look(self.order.pid)?;
             let new: Vec<_> = now
-                .files
+                .named_files()
                 .into_iter()
                 .filter(|(path, _)| !self.known.contains_key(path))
                 .collect();

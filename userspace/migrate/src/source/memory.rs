@@ -206,6 +206,7 @@ impl Move {
             let talked = match talked {
                 Err(Some(Failed::After(problem))) => match self.find_out(problem) {
                     Ok(pid) => Ok((pid, begun.elapsed())),
+                    Err(problem) if self.undecided => Err(Some(problem)),
                     Err(problem) => Err(Some(problem.within(
                         "it goes on here, from where it was frozen; what it did on the target since then is not undone",
                     ))),

@@ -2,9 +2,8 @@
 
 //! Moving a tree away.
 //!
-//! The tree is frozen by CRIU from the dump on. It goes on here unless [`Request::Commit`] has been sent. After that, if the target does
-//! not say that it runs there, the target is asked until it is known; the target, which has not been told [`Request::Gone`], stops
-//! what it runs after its lease, and asks this node. So one of them goes on, never both.
+//! The tree is frozen by CRIU from the dump on. It goes on here unless [`Request::Commit`] has been sent. After that it stands still until it
+//! is known whose it is, as [`crate::commit`] says: this program asks for a minute, then the daemon of this node does.
 
 mod hand_over;
 mod images;
@@ -25,11 +24,12 @@ use crate::{
     problem::Problem,
     protocol::{Answer, Name, Request},
     relay::Count,
+    rights::Owner,
     target::out_of_order,
-    tree::{descendants, signal, Asleep, Tree},
+    tree::{descendants, signal, title, Asleep, Tree},
 };
 
-pub(crate) use images::leaving;
+pub(crate) use images::{leaving, LEAVING};
 pub use preflight::Report;
 
 use images::Images;
@@ -72,6 +72,8 @@ pub struct Order {
     pub tcp_established: bool,
     /// It is the stopped child of a process that stays.
     pub child: bool,
+    /// All of the tree must be this owner's. `None`: root asks.
+    pub owner: Option<Owner>,
 }
 
 /// What happens, for progress bars and the timeline.
@@ -136,7 +138,39 @@ pub struct Move {
     exports: Vec<Vec<u8>>,
     mounts: Vec<(Vec<u8>, Vec<u8>)>,
     blockers: Vec<Problem>,
+    /// It is not known whether it runs at the target.
+    undecided: bool,
     begun: Instant,
+}
+
+/// Why a tree was not moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The reason.
+    pub problem: Problem,
+    /// The tree stands still: it is not known whether it runs at the target. If not, it goes on here.
+    pub undecided: bool,
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Failure {
+        Failure {
+            problem,
+            undecided: false,
+        }
+    }
+}
+
+/// A process of the tree is not its owner's alone.
+pub(crate) fn not_own(pid: i32, uid: u32) -> Problem {
+    let process = procfs::process::Process::new(pid);
+    let what = process.map_or_else(|_| "ended".into(), |process| title(&process));
+    Problem::new(
+        format!(
+            "process {pid} ({what}) is not user {uid}'s alone: it has another user's or group's rights, or capabilities"
+        ),
+        "only root can have it moved: vremote-migrate",
+    )
 }
 
 /// Whether a move failed because the tree holds locks on files. They would have to be taken at the target before the source lets them
@@ -176,13 +210,16 @@ impl Move {
         let _ = self.writer.finish();
     }
 
-    /// Moves it. On any error the tree goes on here.
-    pub fn run(mut self, watch: &mut Watch<'_>) -> Result<Outcome, Problem> {
+    /// Moves it. On an error the tree goes on here, unless that says otherwise: then the daemon finds out.
+    pub fn run(mut self, watch: &mut Watch<'_>) -> Result<Outcome, Failure> {
         let moved = self.try_run(watch);
-        if moved.is_err() {
+        if moved.is_err() && !self.undecided {
             self.stay();
         }
-        moved
+        moved.map_err(|problem| Failure {
+            problem,
+            undecided: self.undecided,
+        })
     }
 
     /// From here on the tree may be made to stand still. Who stands still already is to do so on, and the daemon knows that as well, should
@@ -195,9 +232,12 @@ impl Move {
         Ok(())
     }
 
-    /// It goes on here. The daemon hears that first: else it would ask the target, and believe that. A child never runs here.
+    /// It goes on here: the daemon sees to that, even if this program is killed. A child never runs here.
     fn stay(&mut self) {
-        let _ = self.daemon.ask(&Command::Stayed);
+        if self.daemon.ask(&Command::Stayed).is_ok() {
+            return;
+        }
+        // The daemon has ended.
         if self.order.child {
             return self.signal(Signal::KILL);
         }

@@ -108,6 +108,7 @@ impl Move {
             peers: Vec::new(),
             exports: files::exports(),
             mounts: files::mounts(),
+            undecided: false,
             begun,
         };
         it.preflight()?;
@@ -154,7 +155,7 @@ impl Move {
             }
         }
         self.peers = there.peers;
-        let files: Vec<_> = self.tree.files.clone().into_iter().collect();
+        let files: Vec<_> = self.tree.named_files().into_iter().collect();
         self.place(&files)
     }
 

@@ -510,16 +510,38 @@ impl Peer {
         now.saturating_sub(self.answered.get()) >= DEAF_US
     }
 
-    /// Somebody waits for what the peer holds, and it does not give it up. Says whether it is fenced unless it answers.
+    /// Somebody waits for what the peer holds, and it does not give it up. Says whether it is fenced, unless it answers.
     pub fn suspect(&self) -> bool {
         let node = self.node();
         let now = node.now_us();
+        if self.link.borrow().term.is_revoked() {
+            return true;
+        }
         if !self.is_deaf(now) || node.backlog() {
             return false;
         }
         let over = self.link.borrow_mut().term.close(now, DEAF_US);
         node.timer_at(over.min(now + HELLO_HURRY_US));
         true
+    }
+
+    /// It keeps a page that others want, although it answers: it is fenced. No node here does that, whatever else goes wrong.
+    pub fn revoke(&self) {
+        let node = self.node();
+        let now = node.now_us();
+        if self.link.borrow().term.is_revoked() {
+            return;
+        }
+        let over = self.link.borrow_mut().term.revoke(now);
+        self.log(
+            4,
+            "answers, but does not give up a page that others want: it gets no new lease",
+        );
+        node.world.fail(format!(
+            "n{} takes n{} for one that gives up no page",
+            node.number, self.slot
+        ));
+        node.timer_at(over.min(now + HELLO_HURRY_US));
     }
 
     /// [`Peer::suspect`], only if it has been silent for longer than any lease.

@@ -9,6 +9,7 @@ use std::{collections::VecDeque, rc::Rc};
 use nix::errno::Errno;
 use vremote_proto::{
     directory::{self, Action, Event, Phase},
+    lease::overdue_rounds,
     nodes::Node as Slot,
     wire::{flags, Header, Kind},
 };
@@ -79,8 +80,11 @@ impl Exchange for Round {
                 seq,
             }
         } else {
-            let silent = error == Errno::ETIMEDOUT && node.peer(usize::from(self.node)).suspect();
-            if silent {
+            if error == Errno::ETIMEDOUT {
+                self.share.note_overdue(&self.header, self.node);
+            }
+            let fenced = error == Errno::ETIMEDOUT && node.peer(usize::from(self.node)).suspect();
+            if fenced {
                 self.share.ask_holder(self.header, self.node);
                 return;
             }
@@ -285,12 +289,28 @@ impl Share {
 
     fn waits_for(&self, header: &Header, node: Slot) -> bool {
         let state = self.state.borrow();
-        let tx = state.active.get(&header.index).and_then(|active| active.tx);
-        tx.is_some_and(|tx| {
-            matches!(tx.phase, Phase::Invalidating | Phase::Recalling)
-                && tx.seq == header.seq
-                && tx.waiting.contains(node)
-        })
+        let active = state.active.get(&header.index);
+        active.is_some_and(|active| directory::waits_for(&active.tx, header.seq, node).is_some())
+    }
+
+    /// The time of this request of a round is up. Who has kept the page for too long by now gets no new lease.
+    fn note_overdue(&self, header: &Header, node: Slot) {
+        let here = self.node();
+        let rounds = overdue_rounds(here.timeout_us(), here.lease_us());
+        let holder = {
+            let state = &mut *self.state.borrow_mut();
+            let (Some(page), Some(active)) = (
+                state.pages.get_mut(&header.index),
+                state.active.get(&header.index),
+            ) else {
+                return;
+            };
+            let overdue = directory::overdue(page, &active.tx, header.seq, node);
+            overdue.and_then(|overdue| overdue.after(rounds))
+        };
+        if let Some(holder) = holder {
+            here.peer(usize::from(holder)).revoke();
+        }
     }
 
     /// Sends a request of a round, under a new id, for as long as a silent node is waited for.

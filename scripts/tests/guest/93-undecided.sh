@@ -1,0 +1,136 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Moves of which it is not known whether they have succeeded: the target has noted that it runs the program, and then says nothing. Until it does
+# the program stands still at the source, through the end of every daemon; an operator may decide.
+# time-limit: 600
+
+. "$(dirname "$0")/../lib.sh"
+. "$TOP/scripts/tests/programs/agents.sh"
+
+LIMIT=200
+[ "$VREMOTE_DEBUG" = 0 ] || LIMIT=600
+NODES='1 2'
+
+begin /srv/undecided
+. "$TOP/scripts/tests/programs/moves.sh"
+
+# Stops the target's daemon in the moment in which it has noted that it lets the program go, and before it has said so.
+stop_at_commit() {
+	sh_on 2 '
+		daemon=$(pgrep -x vremoted) end=$((SECONDS + 60))
+		while [ $SECONDS -lt $end ]; do
+			for noted in /var/lib/vremote/jobs/*/committed; do
+				[ ! -e "$noted" ] || { kill -STOP $daemon; exit; }
+			done
+		done
+		exit 1'
+}
+state() { on "$1" vremote jobs | awk -v job="$JOB" '$1 == job { print $2 }'; }
+is_state() { [ "$(state "$1")" = "$2" ]; }
+undecided() { # [SIGNAL]: a move gets there; sets JOB. Its program is sent the signal; without one it gives up by itself
+	local stopping rc=0
+	stop_at_commit &
+	stopping=$!
+	on 1 timeout $LIMIT vremote-migrate $PID "$(addr 2)" --mode stop >"$TMP/out" 2>&1 &
+	MOVING=$!
+	wait $stopping || rc=$?
+	expect "the target's daemon stands still once the move is committed" [ $rc = 0 ]
+	[ -z "${1:-}" ] || on 1 pkill "$1" -x vremote-migrate
+	rc=0
+	wait $MOVING || rc=$?
+	if [ -n "${1:-}" ]; then return; fi
+	expect_eq "… vremote-migrate says that it does not know" $rc 3
+	expect_match "… and what is to be done" "$(cat "$TMP/out")" 'stands still here until that is known.*vremote jobs says what to do'
+}
+find_job() {
+	expect "… vremote jobs says that it is undecided" eventually 30 sh_on 1 'vremote jobs | grep -q " undecided "'
+	JOB=$(on 1 vremote jobs | awk '$2 == "undecided" { print $1 }')
+	expect_match "… and what to do" "$(on 1 vremote jobs)" "$JOB: it stands still: node2 was told to run it.*vremote jobs resume $JOB.*vremote jobs stop $JOB"
+}
+# Not at the source, whether the target has got to it or not.
+stands_still() {
+	local before
+	before=$(on 1 cat /proc/$PID/stat | cut -d ' ' -f 14,15)
+	sleep "$1"
+	on 1 grep -q '^State:.[Tt]' /proc/$PID/status && [ "$(on 1 cat /proc/$PID/stat | cut -d ' ' -f 14,15)" = "$before" ]
+}
+
+# ---- the target is back
+
+start memory=4
+undecided
+find_job
+expect "… it stands still here" stands_still 3
+expect_fail "… it cannot be moved meanwhile" move 1 2 2>"$TMP/err"
+on 1 pkill -9 -x vremoted
+daemons
+expect "the source's daemon is killed: the next one does not know either" eventually 30 is_state 1 undecided
+expect "… and it stands still" stands_still 3
+on 2 pkill -CONT -x vremoted
+expect "the target's daemon goes on: then it is known" eventually 60 is_state 1 moved
+expect "… at the target, too" eventually 60 is_state 2 here
+expect_eq "… it is there alone" "$(where)" "2 "
+expect "… and goes on" goes_on
+expect "… back" move 2 1 --mode stop
+expect_eq "no step is missing or doubled" "$(ends node1 node2 node1)" ok
+for k in 1 2; do expect_eq "nothing is left on node $k" "$(clean $k)" ''; done
+
+# ---- the target's daemon is killed, and an operator ends what is here
+
+start memory=4
+undecided -9
+find_job
+on 2 pkill -9 -x vremoted
+expect "the program that moved it and the target's daemon are killed: it stands still here" stands_still 3
+expect "it goes on there, without a daemon" eventually 60 eval '[ "$(where)" = "2 " ]'
+expect "vremote jobs stop ends it here" on 1 vremote jobs stop "$JOB"
+expect "… at once" eventually 5 sh_on 1 '! [ -d /proc/$1 ]' $PID
+expect "… and it goes on there" goes_on
+daemons
+expect "… for good, once there is a daemon" eventually 60 is_state 2 here
+expect "… back" move 2 1 --mode stop
+expect_eq "no step is missing or doubled" "$(ends node1 node2 node1)" ok
+for k in 1 2; do expect_eq "nothing is left on node $k" "$(clean $k)" ''; done
+
+# ---- nobody knows, and an operator lets it go on here
+
+start memory=4
+undecided -9
+find_job
+on 2 pkill -9 -x vremoted
+eventually 60 eval '[ "$(where)" = "2 " ]'
+# What had been let go has ended while there was nobody to see it.
+on 2 kill -9 $PID
+daemons
+expect "what the target has let go ends before its next daemon can see it: that does not know" eventually 90 is_state 2 unsure
+expect "… which the source says" eventually 30 sh_on 1 'vremote jobs | grep -q "node2 does not know whether it has run there"'
+expect "… it stands still here" stands_still 3
+expect_fail "… there is nothing to let go on at the target" on 2 vremote jobs resume "$JOB" 2>"$TMP/err"
+expect "vremote jobs resume lets it go on here" on 1 vremote jobs resume "$JOB"
+expect "… which it does" goes_on
+expect_eq "… alone" "$(where)" "1 "
+expect "… the target forgets it" eventually 30 eval '[ -z "$(state 2)" ]'
+# What it has done at the target is not undone: steps may be doubled.
+on 1 python3 $MOVER stop "$DIR" >"$TMP/end"
+expect_match "… it ends well" "$(cat "$TMP/end")" '^end '
+for k in 1 2; do expect_eq "nothing is left on node $k" "$(clean $k)" ''; done
+
+# ---- an operator lets it go on here, and it runs there
+
+start memory=4
+undecided -9
+find_job
+on 2 pkill -9 -x vremoted
+eventually 60 eval '[ "$(where)" = "2 " ]'
+expect "it runs at the target, and an operator lets it go on here" on 1 vremote jobs resume "$JOB"
+expect "… both run" eventually 30 eval '[ "$(where)" = "1 2 " ]'
+on 1 pkill -9 -x vremoted
+daemons
+expect "… until the target hears of that, even from another daemon" eventually 60 eval '[ "$(where)" = "1 " ]'
+expect "… it goes on here" goes_on
+on 1 python3 $MOVER stop "$DIR" >"$TMP/end"
+expect_match "… it ends well" "$(cat "$TMP/end")" '^end '
+for k in 1 2; do expect_eq "nothing is left on node $k" "$(clean $k)" ''; done
+for k in 1 2; do on $k pkill -x vremoted; done
+finish
