@@ -66,6 +66,11 @@ pub trait Exchange: Send + Sync {
         false
     }
 
+    /// Whether its deadline stands, whatever the peer says meanwhile. Else every sign that it works on the request puts the deadline off.
+    fn firm(&self) -> bool {
+        false
+    }
+
     /// Whether a late answer matters: then the exchange goes on after its deadline, until it is answered or the session ends.
     fn outlives(&self) -> bool {
         false
@@ -248,7 +253,9 @@ fn waiting(peer: &Arc<Peer>, header: &Header) -> Option<Arc<dyn Exchange>> {
                 };
                 entry.timed = true;
                 entry.put_off = 0;
-                entry.retry.progress(now, timeout_us());
+                if !entry.exchange.firm() {
+                    entry.retry.progress(now, timeout_us());
+                }
                 if entry.exchange.patient() {
                     peer.note_turn(header.request, now);
                 }
@@ -288,7 +295,7 @@ pub(super) fn working(peer: &Arc<Peer>, header: &Header) {
     let entry = flights
         .as_mut()
         .and_then(|flights| flights.get_mut(&header.request))
-        .filter(|entry| Arc::ptr_eq(&entry.peer, peer));
+        .filter(|entry| Arc::ptr_eq(&entry.peer, peer) && !entry.exchange.firm());
     if let Some(entry) = entry {
         entry.timed = true;
         entry.put_off = 0;

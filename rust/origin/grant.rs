@@ -288,6 +288,10 @@ impl Share {
                 // What the disk has refused is clean, and here alone. If the grant is lost it goes out again, and must be the same
                 // bytes: the remote may put the page together from pieces of both.
                 if (folio.dirty() || self.has_failed()) && folio.uptodate() {
+                    // What is clean is not to fill memory without a limit: it is asked for again.
+                    if Stash::is_full() && !folio.dirty() {
+                        return Granting::Failed(EAGAIN_STATUS);
+                    }
                     // Without memory the grant fails, and is asked for again.
                     let Ok(node) = stash_of(index, &folio) else {
                         return Granting::Failed(ENOMEM_STATUS);
@@ -380,13 +384,17 @@ impl Share {
     /// `ENOMEM`, or what the file system said; the stash then stays.
     pub(super) fn restore(&self, index: u64) -> Result {
         let _one = self.restoring.lock();
-        let bytes = {
+        let (bytes, dirty) = {
             let mut state = self.state.lock();
             if !state.is_orphan(index) {
                 return Ok(());
             }
             state.restorer = super::task();
-            state.stash.get(&index).and_then(|stash| copy_of(stash))
+            let stash = state.stash.get(&index);
+            (
+                stash.and_then(|stash| copy_of(stash)),
+                stash.is_some_and(|stash| stash.dirty),
+            )
         };
         // SAFETY: The file is open and the bytes are ours; we hold no spinlock and no folio lock.
         let status = bytes.map_or(-(bindings::ENOMEM as i32), |bytes| unsafe {
@@ -395,15 +403,22 @@ impl Share {
                 index as usize,
                 bytes.as_ptr().cast(),
                 bytes.len(),
-                true,
+                dirty,
             )
         });
+        // There was no room for it before either, and whoever wrote it was told.
+        let refused =
+            !dirty && (status == ENOSPC.to_errno() || status == -(bindings::EDQUOT as i32));
+        if refused {
+            self.set_error(status);
+        }
+        let over = status == 0 || refused;
         let old = {
             let mut state = self.state.lock();
             state.restorer = 0;
-            (status == 0).then(|| state.stash.remove_node(&index))
+            over.then(|| state.stash.remove_node(&index))
         };
         drop(old);
-        kernel::error::to_result(status)
+        kernel::error::to_result(if over { 0 } else { status })
     }
 }

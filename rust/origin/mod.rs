@@ -40,7 +40,7 @@ pub(crate) use export::add as export_add;
 pub(crate) use serve::receive;
 pub(crate) use share::by_mapping;
 
-/// The work queue `vremote`: unbound, and with a worker for times of memory pressure, because reclaim waits for it.
+/// A work queue: unbound, and with a worker for times of memory pressure, because reclaim waits for it.
 struct WorkQueue(NonNull<bindings::workqueue_struct>);
 
 // SAFETY: Work may be queued from anywhere.
@@ -48,25 +48,39 @@ unsafe impl Send for WorkQueue {}
 // SAFETY: As above.
 unsafe impl Sync for WorkQueue {}
 
+/// For requests, which may wait for pages.
 static QUEUE: SetOnce<WorkQueue> = SetOnce::new();
+/// For pages on their way: never behind requests that wait for them.
+static PAGES: SetOnce<WorkQueue> = SetOnce::new();
 
 /// The module is about to go: nobody may open anything any more.
 static CLOSING: Atomic<bool> = Atomic::new(false);
 
-/// The module's work queue. Only between [`init`] and [`exit`].
+/// The queue for requests and what else may wait. Only between [`init`] and [`exit`].
 fn queue() -> &'static Queue {
-    match QUEUE.as_ref() {
+    queue_of(&QUEUE)
+}
+
+/// The queue for grants and installs, likewise.
+fn page_queue() -> &'static Queue {
+    queue_of(&PAGES)
+}
+
+fn queue_of(queue: &'static SetOnce<WorkQueue>) -> &'static Queue {
+    match queue.as_ref() {
         // SAFETY: The queue lives until `exit`, after which nothing is queued.
         Some(queue) => unsafe { Queue::from_raw(queue.0.as_ptr()) },
         None => kernel::workqueue::system_unbound(),
     }
 }
 
-/// Waits until all work has ended that was queued before. Not in a work item of the queue.
+/// Waits until all work has ended that was queued before. Not in a work item of a queue.
 fn flush() {
-    if let Some(queue) = QUEUE.as_ref() {
-        // SAFETY: The queue lives until `exit`.
-        unsafe { bindings::vremote_origin_workqueue_flush(queue.0.as_ptr()) };
+    for queue in [&QUEUE, &PAGES] {
+        if let Some(queue) = queue.as_ref() {
+            // SAFETY: The queue lives until `exit`.
+            unsafe { bindings::vremote_origin_workqueue_flush(queue.0.as_ptr()) };
+        }
     }
 }
 
@@ -87,13 +101,15 @@ pub(crate) fn init() -> Result {
     share::init();
     export::init();
     serve::init();
-    // SAFETY: The name is a C string.
-    let queue = unsafe { bindings::vremote_origin_workqueue(c"vremote".as_char_ptr()) };
-    let Some(queue) = NonNull::new(queue) else {
-        exit();
-        return Err(ENOMEM);
-    };
-    QUEUE.populate(WorkQueue(queue));
+    for (queue, name) in [(&QUEUE, c"vremote"), (&PAGES, c"vremote_pages")] {
+        // SAFETY: The name is a C string.
+        let made = unsafe { bindings::vremote_origin_workqueue(name.as_char_ptr()) };
+        let Some(made) = NonNull::new(made) else {
+            exit();
+            return Err(ENOMEM);
+        };
+        queue.populate(WorkQueue(made));
+    }
     Ok(())
 }
 
@@ -109,9 +125,12 @@ pub(crate) fn quiesce() {
 
 /// Frees everything. Called at unload, after the network and the hooks are gone.
 pub(crate) fn exit() {
-    if let Some(queue) = QUEUE.as_ref() {
-        // SAFETY: Nothing can queue work any more.
-        unsafe { bindings::destroy_workqueue(queue.0.as_ptr()) };
+    // In this order: requests leave work for pages behind.
+    for queue in [&QUEUE, &PAGES] {
+        if let Some(queue) = queue.as_ref() {
+            // SAFETY: Nothing can queue work any more, but for what runs in the other queue.
+            unsafe { bindings::destroy_workqueue(queue.0.as_ptr()) };
+        }
     }
     serve::exit();
     share::exit();

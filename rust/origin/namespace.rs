@@ -54,7 +54,7 @@ pub(super) fn look<T>(
     }
     if let Some((export, rest)) = export::containing(path) {
         let _acting = Acting::begin(user, export.root_squash)?;
-        return call(&meant(&export, rest, open, ino)?);
+        return call(&meant(&export, rest, &within(&export, open.clone()), ino)?);
     }
     if serve::is_way(path)? {
         return nothing();
@@ -112,10 +112,14 @@ pub(super) fn open_file_in(
     header: &Header,
     export: &Arc<Export>,
 ) -> Result<Option<Arc<Share>>> {
-    let open = open_file(node, header)?;
-    Ok(open.filter(|share| {
+    Ok(within(export, open_file(node, header)?))
+}
+
+/// The open file if it is in this export. What is open elsewhere is not to be had with the rights that this one gives.
+fn within(export: &Arc<Export>, open: Option<Arc<Share>>) -> Option<Arc<Share>> {
+    open.filter(|share| {
         export::around(&share.file).is_some_and(|around| Arc::ptr_eq(&around, export))
-    }))
+    })
 }
 
 /// How much room there is where a path is; none on the way to something.

@@ -147,6 +147,11 @@ impl Exchange for Round {
         peer.send(&header, &[])
     }
 
+    /// A holder gives the page up or does not: there is nothing to work on, and a minute is a minute.
+    fn firm(&self) -> bool {
+        true
+    }
+
     fn expired(&self, error: Error) {
         if !self.share.waits_for(&self.header, self.node) {
             return;

@@ -609,8 +609,8 @@ impl Share {
     pub(super) fn kick(self: &Arc<Self>, action: &Action) {
         // If it is queued already, that is as good.
         let _ = match left_to(action) {
-            Context::Installs => super::queue().enqueue::<_, INSTALLS>(self.clone()),
-            _ => super::queue().enqueue::<_, GRANTS>(self.clone()),
+            Context::Installs => super::page_queue().enqueue::<_, INSTALLS>(self.clone()),
+            _ => super::page_queue().enqueue::<_, GRANTS>(self.clone()),
         };
     }
 }

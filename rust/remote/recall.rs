@@ -28,6 +28,17 @@ const CLAIM_US: u64 = 10_000;
 /// How long a page stays after a process was given it for a store through a mapping.
 const LINGER_US: u64 = 1_000;
 
+/// For how long in all others are kept waiting for a page that a device may have, while they ask for it. After that it is given up with the
+/// bytes that it has, and what the device still writes is lost. Well below [`OVERDUE_US`](crate::proto::limits::OVERDUE_US), after which the
+/// origin would take everything that this node has.
+const PINNED_US: u64 = 20_000_000;
+
+/// While a page is asked for, the message comes again within this time.
+const ASKED_US: u64 = 2_000_000;
+
+/// So many pages of a file are waited for at once, as [`PINNED_US`] says.
+const MAX_PINNED: usize = 256;
+
 /// How often a message that meets a folio in transition looks again before it is left to the next time.
 const ATTEMPTS: usize = 16;
 
@@ -176,7 +187,15 @@ impl Inode {
         }
         // What a device is about to write would be lost: the message comes again.
         if folio.pinned() {
-            return Outcome::Done;
+            if self.state.lock().waits_for_device(page, net::now_us()) {
+                return Outcome::Done;
+            }
+            if net::may_log() {
+                pr_warn!(
+                    "page {} is given up although a device may be writing to it\n",
+                    page
+                );
+            }
         }
         // A folio that is not uptodate is what is left of a failed read: nothing was written to it.
         let dirty = folio.uptodate() && folio.dirty();
@@ -201,6 +220,7 @@ impl Inode {
         if put.is_some() && state.puts.reserve(1, GFP_ATOMIC).is_err() {
             return Outcome::Done;
         }
+        state.pinned.retain(|pinned| pinned.page != page);
         let drop_it = match header.kind {
             Kind::Recall => {
                 let pending = state.pending_mut(page);
@@ -257,6 +277,15 @@ impl Inode {
     }
 }
 
+/// A page that was asked for and not given up, because a device may have it.
+pub(super) struct Pinned {
+    page: u64,
+    /// When it was last asked for (microseconds).
+    asked: u64,
+    /// For how long it has been asked for in vain (microseconds), in all.
+    kept: u64,
+}
+
 /// One note of a claim.
 pub(super) struct Claimed {
     page: u64,
@@ -267,6 +296,22 @@ pub(super) struct Claimed {
 const NEVER: u64 = u64::MAX;
 
 impl State {
+    /// Notes that others want a page that a device may have; whether they are still to wait. Also after long pauses the time counts on: so
+    /// does the origin count.
+    fn waits_for_device(&mut self, page: u64, now: u64) -> bool {
+        if let Some(pinned) = self.pinned.iter_mut().find(|pinned| pinned.page == page) {
+            pinned.kept += (now - pinned.asked).min(ASKED_US);
+            pinned.asked = now;
+            return pinned.kept < PINNED_US;
+        }
+        let note = Pinned {
+            page,
+            asked: now,
+            kept: 0,
+        };
+        self.pinned.len() < MAX_PINNED && self.pinned.push(note, GFP_ATOMIC).is_ok()
+    }
+
     /// Until when the page is claimed; 0 if it is not.
     fn claimed(&self, page: u64, now: u64) -> u64 {
         let of_page = self.claims.iter().filter(|claimed| claimed.page == page);

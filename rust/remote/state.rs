@@ -34,7 +34,7 @@ use kernel::{
 use super::{
     lock::Operation,
     pages::{Failed, Request},
-    recall::{Claimed, Outcome},
+    recall::{Claimed, Outcome, Pinned},
     writeback::Put,
 };
 use crate::bindings;
@@ -124,6 +124,8 @@ pub(super) struct State {
     pub(super) operations: KVec<Operation>,
     /// Pages that a writer has asked for and not yet written: recalls of them wait a moment.
     pub(super) claims: KVec<Claimed>,
+    /// Pages that others want and that cannot be given up, because a device may have them.
+    pub(super) pinned: KVec<Pinned>,
     /// How many [`Entered`] there are.
     busy: u32,
     /// The kernel's inode is being evicted.
@@ -256,6 +258,8 @@ kernel::sync::global_lock! {
 
 /// The workqueue, as an address: read by the receive thread and by RCU callbacks, which must not take a lock for it.
 static WORKQUEUE: Atomic<usize> = Atomic::new(0);
+/// Another one, for [`Inode::purge_when_free`], which may wait for as long as a writer does: nothing else is to be behind that.
+static PURGES: Atomic<usize> = Atomic::new(0);
 
 /// Prepares the table and the workqueue. Called once, at load.
 ///
@@ -266,12 +270,15 @@ pub(super) fn init() -> Result {
     // SAFETY: Called once, before any use of the lock.
     unsafe { TABLE.init() };
     *TABLE.lock() = Some(Table::default());
-    // SAFETY: The name is a constant string.
-    let queue = unsafe { bindings::vremote_net_workqueue(c"vremote_remote".as_char_ptr(), false) };
-    if queue.is_null() {
-        return Err(ENOMEM);
+    for (queue, name) in [(&WORKQUEUE, c"vremote_remote"), (&PURGES, c"vremote_purge")] {
+        // SAFETY: The name is a constant string.
+        let made = unsafe { bindings::vremote_net_workqueue(name.as_char_ptr(), false) };
+        if made.is_null() {
+            exit();
+            return Err(ENOMEM);
+        }
+        queue.store(made as usize, Relaxed);
     }
-    WORKQUEUE.store(queue as usize, Relaxed);
     Ok(())
 }
 
@@ -279,15 +286,24 @@ pub(super) fn init() -> Result {
 pub(super) fn exit() {
     // SAFETY: No requirements; inodes are freed by RCU callbacks, which queue their burial.
     unsafe { bindings::rcu_barrier() };
-    let queue = WORKQUEUE.load(Relaxed) as *mut bindings::workqueue_struct;
-    // SAFETY: Made in `init`, and nothing is left that could queue.
-    unsafe { bindings::destroy_workqueue(queue) };
+    // In this order: the end of a purge may queue a burial.
+    for queue in [&PURGES, &WORKQUEUE] {
+        let made = queue.xchg(0, Relaxed) as *mut bindings::workqueue_struct;
+        if !made.is_null() {
+            // SAFETY: Made in `init`, and nothing is left that could queue.
+            unsafe { bindings::destroy_workqueue(made) };
+        }
+    }
     *TABLE.lock() = None;
 }
 
 fn workqueue() -> &'static Queue {
+    queue_of(&WORKQUEUE)
+}
+
+fn queue_of(queue: &Atomic<usize>) -> &'static Queue {
     // SAFETY: Made in `init`, before there is any inode, and destroyed in `exit`, after the last one.
-    unsafe { Queue::from_raw(WORKQUEUE.load(Relaxed) as *mut bindings::workqueue_struct) }
+    unsafe { Queue::from_raw(queue.load(Relaxed) as *mut bindings::workqueue_struct) }
 }
 
 /// The inode that is known under this file id of the peer in this slot.
@@ -341,6 +357,7 @@ impl Inode {
                     jobs: KVec::new(),
                     operations: KVec::new(),
                     claims: KVec::new(),
+                    pinned: KVec::new(),
                     busy: 0,
                     evicting: false,
                     stale: false,
@@ -720,6 +737,7 @@ impl Inode {
             state.jobs.clear();
             // With the session the origin has ended all locks.
             state.operations.clear();
+            state.pinned.clear();
             (
                 core::mem::take(&mut state.file),
                 core::mem::take(&mut state.puts),
@@ -896,7 +914,10 @@ pub(super) fn abandon(peer: &Arc<Peer>) {
         after = key;
         if let Some(_entered) = inode.enter() {
             inode.cut();
-            let _ = workqueue().enqueue::<_, 2>(inode.clone());
+            // Before a new session begins, with newer bytes in other files. Who faults now is seen by the work item.
+            // SAFETY: Entered. Pages that private mappings have copied are theirs, and stay.
+            unsafe { bindings::unmap_mapping_pages(inode.mapping(), 0, 0, false) };
+            let _ = queue_of(&PURGES).enqueue::<_, 2>(inode.clone());
         }
     }
 }

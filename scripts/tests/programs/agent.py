@@ -111,6 +111,19 @@ def libc(name, *args):
     return result
 
 
+def pinned(page, references=1280):
+    """Pipes that have a page of memory so often (mmap, writable) that it looks to the kernel as if a device had it, until they are closed."""
+    start = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    one = struct.pack("2Q", start, PAGE)
+    pipes = []
+    while references > 0:
+        pipes.append(os.pipe())
+        slots = fcntl.fcntl(pipes[-1][1], 1031, 1 << 20) // PAGE  # F_SETPIPE_SZ
+        assert libc("vmsplice", pipes[-1][1], one * slots, slots, 0) == slots * PAGE
+        references -= slots
+    return pipes
+
+
 KEEP_SIZE, PUNCH_HOLE, COLLAPSE, ZERO, INSERT = 1, 2, 8, 16, 32
 
 
