@@ -36,15 +36,16 @@ heal_all
 # Pages that all nodes want at once, since there are so few: every operation finds them elsewhere.
 run "a small file, a turn for each operation" $GOOD --seed 9724 --largest 20000 --longest 9000 --longest-mapped 9000 --turn 1
 
-# many FILES OPERATIONS: so many in all, by as many runs at once.
+# many FILES OPERATIONS: so many in all, by as many runs at once. Every other file is small, and its pages are everywhere.
 many() {
-	local files=$1 each=$(($2 / $1)) i seed rc=0 total=0 runs=()
+	local files=$1 each=$(($2 / $1)) i seed rc=0 total=0 runs=() options
 	for ((i = 0; i < files; i++)); do
-		seed=$((SEED + i))
+		seed=$((SEED + i)) options=()
+		[ $((i % 2)) = 0 ] || options=(--largest 65536 --longest 8192 --longest-mapped 8192)
 		mkdir "$TMP/$i"
 		(
 			TMP=$TMP/$i
-			exercise "$NODES" fsx --path "$DIR/f$i" --count $each --turn 16 --limit 14000 --port $((7800 + 20 * i)) --seed $seed || {
+			exercise "$NODES" fsx --path "$DIR/f$i" --count $each --turn 16 --limit 14000 --port $((7800 + 20 * i)) --seed $seed "${options[@]}" || {
 				why
 				exit 1
 			}
