@@ -53,7 +53,7 @@ stands_still() {
 	local before
 	before=$(on 1 cat /proc/$PID/stat | cut -d ' ' -f 14,15)
 	sleep "$1"
-	on 1 grep -q '^State:.[Tt]' /proc/$PID/status && [ "$(on 1 cat /proc/$PID/stat | cut -d ' ' -f 14,15)" = "$before" ]
+	on 1 test -d /proc/$PID && [[ $(where) != *1* ]] && [ "$(on 1 cat /proc/$PID/stat | cut -d ' ' -f 14,15)" = "$before" ]
 }
 
 # ---- the target is back
@@ -64,6 +64,8 @@ find_job
 expect "… it stands still here" stands_still 3
 expect_fail "… it cannot be moved meanwhile" move 1 2 2>"$TMP/err"
 on 1 pkill -9 -x vremoted
+on 1 kill -CONT $PID
+expect "… and whoever wants it to go on is not heard, even without a daemon" stands_still 3
 daemons
 expect "the source's daemon is killed: the next one does not know either" eventually 30 is_state 1 undecided
 expect "… and it stands still" stands_still 3
@@ -83,6 +85,8 @@ undecided -9
 find_job
 on 2 pkill -9 -x vremoted
 expect "the program that moved it and the target's daemon are killed: it stands still here" stands_still 3
+on 1 kill -CONT $PID
+expect "… whoever wants it to go on" stands_still 3
 expect "it goes on there, without a daemon" eventually 60 eval '[ "$(where)" = "2 " ]'
 expect "vremote jobs stop ends it here" on 1 vremote jobs stop "$JOB"
 expect "… at once" eventually 5 sh_on 1 '! [ -d /proc/$1 ]' $PID
@@ -109,6 +113,7 @@ expect "… it stands still here" stands_still 3
 expect_fail "… there is nothing to let go on at the target" on 2 vremote jobs resume "$JOB" 2>"$TMP/err"
 expect "vremote jobs resume lets it go on here" on 1 vremote jobs resume "$JOB"
 expect "… which it does" goes_on
+expect_eq "… where it was" "$(on 1 cat /proc/$PID/cgroup | grep -c '^0::/vremote')" 0
 expect_eq "… alone" "$(where)" "1 "
 expect "… the target forgets it" eventually 30 eval '[ -z "$(state 2)" ]'
 # What it has done at the target is not undone: steps may be doubled.

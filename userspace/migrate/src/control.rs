@@ -83,6 +83,8 @@ pub struct Commit {
     pub boot: String,
     /// All of the tree: they stand still until it is known whose it is.
     pub processes: Vec<i32>,
+    /// CRIU has them give out their memory: until it has done with them they must not be frozen otherwise.
+    pub lazy: bool,
 }
 
 /// What is answered.

@@ -15,6 +15,7 @@ use std::{
 use rustix::process::Signal;
 
 use crate::{
+    cgroup::Cgroup,
     claims::Claim,
     commit::{whose, Part, Whose},
     control::{Commit, Departure},
@@ -136,24 +137,31 @@ impl<'a> Leaving<'a> {
         self.place.registry.advance(&self.name, advance)
     }
 
-    /// The target is about to be told to let it run.
+    /// The target is about to be told to let it run: from then on it is frozen.
     pub(crate) fn committing(&self, commit: Commit) -> Result<(), Problem> {
         let processes = commit.processes.into_iter().filter_map(Identity::of);
+        let processes: Vec<_> = processes.collect();
+        let homes = processes.iter().map(|process| Cgroup::around(process.pid));
         let doubt = Doubt {
             job: commit.job,
             boot: commit.boot,
-            processes: processes.collect(),
+            homes: homes.collect(),
+            processes,
         };
-        let advance = |parting: &mut Parting| parting.doubt = Some(doubt);
-        self.place.registry.advance(&self.name, advance)
+        let noted = doubt.clone();
+        let advance = |parting: &mut Parting| parting.doubt = Some(noted);
+        self.place.registry.advance(&self.name, advance)?;
+        if commit.lazy {
+            return Ok(());
+        }
+        freeze(&self.name, &doubt)
     }
 
     /// It goes on here. No CRIU has it in its hands.
     pub(crate) fn stayed(&self) {
         if let Some(parting) = self.place.registry.parting(&self.name) {
-            if parting.tree.child {
-                signal(&[parting.tree.root], Signal::KILL);
-            } else if let Some(asleep) = &parting.asleep {
+            release(&parting);
+            if let Some(asleep) = parting.asleep.as_ref().filter(|_| !parting.tree.child) {
                 for pid in still_there(&parting) {
                     asleep.wake_other(pid);
                 }
@@ -180,6 +188,10 @@ impl<'a> Leaving<'a> {
             return end(self.place, &parting, Whose::Ours);
         };
         registry.undecided(&self.name);
+        if let Err(problem) = freeze(&self.name, doubt) {
+            // It is stopped, until somebody has it go on.
+            eprintln!("vremoted: job {}: it is not frozen: {problem}", self.name);
+        }
         loop {
             let whose = if parting.tree.child {
                 self.claim_child(&parting, doubt)
@@ -231,6 +243,48 @@ impl<'a> Leaving<'a> {
     }
 }
 
+/// Sees to it that a tree stands still, whatever signals it is sent: in a cgroup that is frozen. One that has come here is in its own already.
+fn freeze(name: &Name, doubt: &Doubt) -> Result<(), Problem> {
+    let group = Cgroup::make(name)?;
+    let frozen = group.freeze(true).and_then(|()| {
+        let all = doubt.processes.iter();
+        all.filter(|process| process.is_there())
+            .try_for_each(|process| group.take(process.pid))
+    });
+    frozen.map_err(|error| Problem::plain(format!("{}: {error}", group.path().display())))
+}
+
+/// Puts a tree back where it was, and no longer freezes it. If that place is gone, as with a session that has ended, it goes on where it is. A
+/// child, which is never to run here, is ended.
+fn release(parting: &Parting) {
+    let group = Cgroup::of(&parting.tree.name);
+    if parting.tree.child {
+        signal(&[parting.tree.root], Signal::KILL);
+        if let Err(problem) = group.kill() {
+            eprintln!("vremoted: job {}: {problem}", parting.tree.name);
+        }
+        return group.remove();
+    }
+    let Some(doubt) = &parting.doubt else {
+        return;
+    };
+    for (process, home) in doubt.processes.iter().zip(&doubt.homes) {
+        let home = home.as_ref().filter(|home| **home != group);
+        if let Some(home) = home.filter(|_| process.is_there()) {
+            if let Err(error) = home.take(process.pid) {
+                eprintln!(
+                    "vremoted: process {} is not put back into {}: {error}",
+                    process.pid,
+                    home.path().display()
+                );
+            }
+        }
+    }
+    // There may be none, if memory was lazy.
+    let _ = group.freeze(false);
+    group.remove();
+}
+
 /// Notes on the disk that the tree of a move is this node's.
 fn claim(place: &Place, parting: &Parting, doubt: &Doubt) -> Result<(), Problem> {
     let claimed = place.claims.add(Claim {
@@ -280,9 +334,8 @@ fn end(place: &Place, parting: &Parting, whose: Whose) {
     let processes = parting.doubt.iter().flat_map(|doubt| &doubt.processes);
     match whose {
         Whose::Ours => {
-            if parting.tree.child {
-                signal(&[parting.tree.root], Signal::KILL);
-            } else if let Some(asleep) = &parting.asleep {
+            release(parting);
+            if let Some(asleep) = parting.asleep.as_ref().filter(|_| !parting.tree.child) {
                 wake(asleep, parting);
             }
             place.registry.stayed(name);
@@ -292,6 +345,8 @@ fn end(place: &Place, parting: &Parting, whose: Whose) {
             for process in processes {
                 process.signal(Signal::KILL);
             }
+            // Should anybody else be in there.
+            let _ = Cgroup::of(name).freeze(false);
             place.registry.moved(name, &parting.tree.to);
         }
     }

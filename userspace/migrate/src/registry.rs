@@ -93,6 +93,8 @@ pub(crate) struct Doubt {
     pub(crate) boot: String,
     /// All of the tree.
     pub(crate) processes: Vec<Identity>,
+    /// The cgroup that each of them was in.
+    pub(crate) homes: Vec<Option<Cgroup>>,
 }
 
 /// What is known of a tree.
@@ -813,6 +815,7 @@ mod tests {
             job,
             boot: "1".into(),
             processes: Vec::new(),
+            homes: Vec::new(),
         };
         registry
             .advance(name, |parting| parting.doubt = Some(doubt))
@@ -862,6 +865,7 @@ mod tests {
             job,
             boot: "1".into(),
             processes: Vec::new(),
+            homes: Vec::new(),
         };
         assert!(registry
             .advance(&name, |parting| parting.doubt = Some(doubt))

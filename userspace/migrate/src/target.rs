@@ -246,7 +246,8 @@ fn prepare<'a>(
         .mode(0o700)
         .create(&arrival.directory)
         .map_err(|error| Problem::plain(format!("{}: {error}", arrival.directory.display())))?;
-    Cgroup::make(&arrival.name)?;
+    // What has left it may have been killed there frozen.
+    Cgroup::make(&arrival.name)?.freeze(false)?;
     Ok(arrival)
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::process::Signal;
 
-use super::{not_own, Move, ANSWER_LIMIT};
+use super::{not_own, Mode, Move, ANSWER_LIMIT};
 use crate::{
     commit::{whose, Whose},
     control::{Command, Commit},
@@ -73,7 +73,7 @@ impl Move {
         }
         self.reader.set_limit(Some(ANSWER_LIMIT))?;
         // From here on it does not run again before the target's fate is known, even if this program is killed: CRIU would let it go
-        // on, but it stops at once, until the daemon has found out.
+        // on, but the daemon has it frozen, until it has found out.
         self.tree.processes = descendants(self.order.pid)?;
         // Now that nobody can become somebody else any more.
         if let Some(owner) = &self.order.owner {
@@ -85,7 +85,9 @@ impl Move {
             job: self.id,
             boot: self.boot.clone(),
             processes: self.tree.processes.clone(),
+            lazy: self.mode == Mode::Lazy,
         }))?;
+        // Of lazy memory it is CRIU that keeps it, and only then the daemon: in between it is stopped.
         self.signal(Signal::STOP);
         Ok(())
     }

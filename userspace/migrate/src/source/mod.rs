@@ -19,6 +19,7 @@ use rustix::process::Signal;
 use vremote_channel::{Channel, JobId, Node, Peer, Reader, Writer};
 
 use crate::{
+    cgroup::Cgroup,
     control::{Command, Line},
     files::Known,
     problem::Problem,
@@ -241,6 +242,8 @@ impl Move {
         if self.order.child {
             return self.signal(Signal::KILL);
         }
+        // The next one puts it back where it was.
+        let _ = Cgroup::of(&self.name).freeze(false);
         if let Some(asleep) = &self.asleep {
             // Also those that were born before it was frozen. None is left out by waking one twice.
             let born = descendants(self.order.pid).unwrap_or_default();
