@@ -103,7 +103,8 @@ impl<'a> Leaving<'a> {
         let family = [&descendants(tree.root)?[1..], &ancestors(tree.root)].concat();
         let charge = place.charges.take(tree.root, &family)?;
         let name = tree.name.clone();
-        place.registry.leave(tree)?;
+        let of = Cgroup::tree_of(tree.root);
+        place.registry.leave(tree, of.as_ref())?;
         Ok(Leaving {
             place,
             name,

@@ -330,29 +330,33 @@ impl Registry {
         true
     }
 
-    /// It is about to leave.
-    pub(crate) fn leave(&self, tree: Departure) -> Result<(), Problem> {
+    /// It is about to leave; `of`: the tree that it is a part of, or is. What may have to be ended here must not be elsewhere by then, under
+    /// another name.
+    pub(crate) fn leave(&self, tree: Departure, of: Option<&Name>) -> Result<(), Problem> {
         let mut trees = lock(&self.trees);
         let name = tree.name.clone();
+        for name in [Some(&name), of].into_iter().flatten() {
+            match trees.get(name).map(|record| &record.state) {
+                None | Some(State::Here { .. }) => {}
+                Some(State::Unconfirmed(Unconfirmed { from, .. })) => {
+                    return Err(Problem::new(
+                        format!(
+                            "it has come from {from}, and it is not known yet that it does not go on there"
+                        ),
+                        format!("wait until {from} answers; vremote jobs says what to do if it never does"),
+                    ))
+                }
+                Some(_) => {
+                    return Err(Problem::new(
+                        format!("the job {name} is being moved already"),
+                        "vremote jobs shows it",
+                    ))
+                }
+            }
+        }
         let before = match trees.get(&name).map(|record| &record.state) {
-            None => None,
             Some(State::Here { from, pid, .. }) => Some((from.clone(), *pid)),
-            Some(State::Unconfirmed(Unconfirmed { from, .. })) => {
-                return Err(Problem::new(
-                    format!(
-                    "it has come from {from}, and it is not known yet that it does not go on there"
-                ),
-                    format!(
-                        "wait until {from} answers; vremote jobs says what to do if it never does"
-                    ),
-                ))
-            }
-            Some(_) => {
-                return Err(Problem::new(
-                    format!("the job {name} is being moved already"),
-                    "vremote jobs shows it",
-                ))
-            }
+            _ => None,
         };
         let title = tree.title.clone();
         let parting = Parting {
@@ -836,7 +840,7 @@ mod tests {
     fn a_commit_outlives_the_daemon() {
         let (place, registry) = registry();
         let (name, job) = (Name::new().unwrap(), JobId::new());
-        registry.leave(tree(&name)).unwrap();
+        registry.leave(tree(&name), None).unwrap();
         assert_eq!(registry.part(&job), Part::Nothing);
         commit(&registry, &name, job);
         assert_eq!(registry.part(&job), Part::Undecided);
@@ -859,7 +863,7 @@ mod tests {
     fn a_commit_that_cannot_be_noted_is_none() {
         let (place, registry) = registry();
         let (name, job) = (Name::new().unwrap(), JobId::new());
-        registry.leave(tree(&name)).unwrap();
+        registry.leave(tree(&name), None).unwrap();
         fs::write(place.path().join("away"), "no directory").unwrap();
         let doubt = Doubt {
             job,
@@ -889,7 +893,9 @@ mod tests {
         registry.runs(&name, known);
         assert_eq!(registry.part(&job), Part::Owner);
         assert!(registry.is_open(&name, &job));
-        assert!(registry.leave(tree(&name)).is_err());
+        let part = Name::new().unwrap();
+        assert!(registry.leave(tree(&name), None).is_err());
+        assert!(registry.leave(tree(&part), Some(&name)).is_err());
         // An answer about another move changes nothing.
         assert!(!registry.taken_back(&name, &JobId::new()));
         registry.confirm(&name, &JobId::new(), || unreachable!());
@@ -897,7 +903,8 @@ mod tests {
         registry.confirm(&name, &job, || ());
         assert_eq!(registry.part(&job), Part::Owner);
         assert!(!registry.taken_back(&name, &job));
-        registry.leave(tree(&name)).unwrap();
+        registry.leave(tree(&part), Some(&name)).unwrap();
+        registry.leave(tree(&name), Some(&name)).unwrap();
         assert_eq!(registry.part(&job), Part::Nothing);
     }
 
@@ -905,7 +912,7 @@ mod tests {
     fn a_late_answer_forgets_nothing() {
         let (_place, registry) = registry();
         let (name, job) = (Name::new().unwrap(), JobId::new());
-        registry.leave(tree(&name)).unwrap();
+        registry.leave(tree(&name), None).unwrap();
         registry.moved(&name, "b");
         let (_, (at, since)) = registry.away().remove(0);
         // It comes back, fails to arrive, or leaves once more, before the answer.
@@ -920,7 +927,7 @@ mod tests {
         };
         registry.runs(&name, known);
         registry.confirm(&name, &job, || ());
-        registry.leave(tree(&name)).unwrap();
+        registry.leave(tree(&name), None).unwrap();
         registry.moved(&name, "b");
         registry.follow(&name, &at, since, &Whereabouts::Gone, "a");
         assert_eq!(registry.whereabouts(&name), Whereabouts::Moved("b".into()));
