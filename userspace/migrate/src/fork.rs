@@ -249,10 +249,13 @@ impl Service {
         self.node
             .key(&peer)
             .map_err(|error| (Errno::ACCESS, error.to_string()))?;
-        let child = number(pidfd).ok_or((
+        // If the descriptor still has that number after the look, it was the child that was looked at: its user may end it whenever it likes.
+        let root = number(pidfd).and_then(Identity::of);
+        let root = root.filter(|root| number(pidfd) == Some(root.pid)).ok_or((
             Errno::SRCH,
             "the descriptor is no pidfd of a process that runs".into(),
         ))?;
+        let child = root.pid;
         let owner = may_move(parent, &asker, child)?;
         self.family.forget_orphans();
         {
@@ -272,7 +275,7 @@ impl Service {
         }
         wait_until_stopped(child)?;
         let order = Order {
-            pid: child,
+            root,
             address: to,
             mode: None,
             tcp_established: false,

@@ -24,7 +24,7 @@ use crate::{
     registry::{Doubt, Parting},
     source,
     target::{ask, Place},
-    tree::{ancestors, descendants, is_held, is_stopped, signal, Asleep, Identity},
+    tree::{ancestors, descendants, family, is_held, is_stopped, Asleep, Identity},
 };
 
 /// Pause between two questions to the target.
@@ -100,10 +100,11 @@ pub(crate) struct Leaving<'a> {
 impl<'a> Leaving<'a> {
     /// A program begins to move a tree. Waits until no other one does.
     pub(crate) fn begin(place: &'a Place, tree: Departure) -> Result<Leaving<'a>, Problem> {
-        let family = [&descendants(tree.root)?[1..], &ancestors(tree.root)].concat();
-        let charge = place.charges.take(tree.root, &family)?;
+        let root = tree.root.pid;
+        let family = [&descendants(root)?[1..], &ancestors(root)].concat();
+        let charge = place.charges.take(root, &family)?;
         let name = tree.name.clone();
-        let of = Cgroup::tree_of(tree.root);
+        let of = Cgroup::tree_of(root);
         place.registry.leave(tree, of.as_ref())?;
         Ok(Leaving {
             place,
@@ -118,7 +119,7 @@ impl<'a> Leaving<'a> {
         let root = place
             .registry
             .parting(&name)
-            .map(|parting| parting.tree.root);
+            .map(|parting| parting.tree.root.pid);
         let charge = place.charges.take(root.unwrap_or(0), &[])?;
         Ok(Leaving {
             place,
@@ -140,14 +141,12 @@ impl<'a> Leaving<'a> {
 
     /// The target is about to be told to let it run: from then on it is frozen.
     pub(crate) fn committing(&self, commit: Commit) -> Result<(), Problem> {
-        let processes = commit.processes.into_iter().filter_map(Identity::of);
-        let processes: Vec<_> = processes.collect();
-        let homes = processes.iter().map(|process| Cgroup::around(process.pid));
+        let all = commit.processes.iter();
         let doubt = Doubt {
             job: commit.job,
             boot: commit.boot,
-            homes: homes.collect(),
-            processes,
+            homes: all.map(|process| Cgroup::around(process.pid)).collect(),
+            processes: commit.processes,
         };
         let noted = doubt.clone();
         let advance = |parting: &mut Parting| parting.doubt = Some(noted);
@@ -163,8 +162,8 @@ impl<'a> Leaving<'a> {
         if let Some(parting) = self.place.registry.parting(&self.name) {
             release(&parting);
             if let Some(asleep) = parting.asleep.as_ref().filter(|_| !parting.tree.child) {
-                for pid in still_there(&parting) {
-                    asleep.wake_other(pid);
+                for process in still_there(&parting) {
+                    asleep.wake_other(process);
                 }
             }
             self.place.registry.stayed(&self.name);
@@ -260,7 +259,7 @@ fn freeze(name: &Name, doubt: &Doubt) -> Result<(), Problem> {
 fn release(parting: &Parting) {
     let group = Cgroup::of(&parting.tree.name);
     if parting.tree.child {
-        signal(&[parting.tree.root], Signal::KILL);
+        parting.tree.root.signal(Signal::KILL);
         if let Err(problem) = group.kill() {
             eprintln!("vremoted: job {}: {problem}", parting.tree.name);
         }
@@ -354,19 +353,10 @@ fn end(place: &Place, parting: &Parting, whose: Whose) {
 }
 
 /// All of a tree that is there: also who was born before it was frozen. Some are named twice.
-fn still_there(parting: &Parting) -> Vec<i32> {
-    let root = parting.tree.root;
-    let Some(doubt) = &parting.doubt else {
-        return descendants(root).unwrap_or_default();
-    };
-    let known = doubt.processes.iter().filter(|process| process.is_there());
-    let known: Vec<_> = known.map(|process| process.pid).collect();
-    // It may be long ago: by now the root's number may be somebody else's.
-    let born = known
-        .contains(&root)
-        .then(|| descendants(root).ok())
-        .flatten();
-    [known, born.unwrap_or_default()].concat()
+fn still_there(parting: &Parting) -> Vec<Identity> {
+    let known = parting.doubt.iter().flat_map(|doubt| &doubt.processes);
+    let known = known.filter(|process| process.is_there());
+    known.copied().chain(family(parting.tree.root)).collect()
 }
 
 /// Waits until no CRIU has the tree in its hands, and sees to it that it runs. Whoever was moving it may have stopped it; and a CRIU takes
@@ -374,16 +364,16 @@ fn still_there(parting: &Parting) -> Vec<i32> {
 fn wake(asleep: &Asleep, parting: &Parting) {
     // These were stopped by us, or are about to stop.
     let known = parting.doubt.iter().flat_map(|doubt| &doubt.processes);
-    let known: Vec<_> = known.map(|process| process.pid).collect();
+    let known: Vec<_> = known.collect();
     let until = Instant::now() + CRIU_ENDS_LIMIT;
     let mut quiet = 0;
     while quiet < QUIET_LOOKS && Instant::now() < until {
         quiet += 1;
-        for pid in still_there(parting) {
-            if is_held(pid) {
+        for process in still_there(parting) {
+            if is_held(process.pid) {
                 quiet = 0;
-            } else if known.contains(&pid) || is_stopped(pid) {
-                asleep.wake_other(pid);
+            } else if known.contains(&&process) || is_stopped(process.pid) {
+                asleep.wake_other(process);
             }
         }
         thread::sleep(LOOK_PAUSE);

@@ -751,7 +751,7 @@ impl Registry {
                     (
                         "undecided",
                         to.as_str(),
-                        Some(parting.tree.root),
+                        Some(parting.tree.root.pid),
                         Some(format!(
                             "it stands still: {why}. If you know that it does not run there: vremote jobs resume {name}; to end it here: \
                              vremote jobs stop {name}"
@@ -807,7 +807,7 @@ mod tests {
     fn tree(name: &Name) -> Departure {
         Departure {
             name: name.clone(),
-            root: 7,
+            root: Identity::of(std::process::id() as i32).unwrap(),
             child: false,
             title: "prog".into(),
             to: "b".into(),
