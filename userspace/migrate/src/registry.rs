@@ -666,7 +666,7 @@ impl Registry {
             }
             Some(State::Unsure { from, .. }) => Err(Problem::new(
                 "nothing of it is here",
-                format!("vremote jobs stop, or resume, {name} at {from}; vremote jobs forget {name} here"),
+                format!("vremote jobs stop, or resume, {name} at {from}; vremote jobs forget {name} here has {from} resume it, once it asks"),
             )),
             Some(State::Leaving(_) | State::Undecided { .. }) => Err(Problem::new(
                 "it is leaving: vremote-migrate is at work",
@@ -694,21 +694,26 @@ impl Registry {
         }
     }
 
-    /// Lets go what is kept for a tree whose other node never comes back. `before`: what is to be done before anybody can hear of that.
-    pub(crate) fn forget(&self, name: &Name, before: impl FnOnce()) -> Result<(), Problem> {
+    /// Lets go what is kept for a tree whose other node never comes back. `before`: what is to be done before anybody can hear of that; it is
+    /// told of a tree that has run here and ended, which its source must not run again.
+    pub(crate) fn forget(
+        &self,
+        name: &Name,
+        before: impl FnOnce(Option<&Unconfirmed>) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
         let mut trees = lock(&self.trees);
-        match trees.get(name).map(|record| &record.state) {
+        let ended = match trees.get(name).map(|record| &record.state) {
             None => return Err(no_such(name)),
-            Some(State::Moved { .. } | State::Unsure { .. }) => {}
-            Some(State::Unconfirmed(_)) if !Cgroup::of(name).is_populated() => {}
+            Some(State::Moved { .. } | State::Unsure { .. }) => None,
+            Some(State::Unconfirmed(known)) if !Cgroup::of(name).is_populated() => Some(known),
             Some(_) => {
                 return Err(Problem::new(
                     "there are processes of it here",
                     format!("vremote jobs stop {name}"),
                 ))
             }
-        }
-        before();
+        };
+        before(ended)?;
         trees.remove(name);
         self.unsave(name);
         Cgroup::of(name).remove();
@@ -736,7 +741,8 @@ impl Registry {
                     None,
                     Some(format!(
                         "nothing of it is here, and vremoted was killed in the moment in which it was to begin: whether it has run is not \
-                         known. At {from}: vremote jobs resume {name} lets it go on from where it was, vremote jobs stop {name} ends it"
+                         known. At {from}: vremote jobs resume {name} lets it go on from where it was, vremote jobs stop {name} ends it. \
+                         vremote jobs forget {name}, here, is as good as that resume"
                     )),
                 ),
                 State::Here { from, pid, .. } => ("here", from.as_str(), Some(*pid), None),

@@ -739,20 +739,32 @@ fn confirm(place: &Place, name: &Name, job: &JobId) {
 /// An operator takes a tree that runs here, and may run at its source for all that is known, for this node's.
 pub(crate) fn resume(place: &Place, name: &Name) -> Result<(), Problem> {
     let known = place.registry.unconfirmed(name)?;
+    claim(place, &known)?;
+    confirm(place, name, &known.job);
+    Ok(())
+}
+
+/// Notes on the disk that a tree is this node's: it runs here, or has run here and ended.
+fn claim(place: &Place, known: &Unconfirmed) -> Result<(), Problem> {
     place.claims.add(Claim {
         job: known.job,
-        peer: known.from,
-        boot: known.boot,
+        peer: known.from.clone(),
+        boot: known.boot.clone(),
     })?;
-    confirm(place, name, &known.job);
     Ok(())
 }
 
 /// An operator lets go what is kept for a tree whose other node never comes back.
 pub(crate) fn forget(place: &Place, name: &Name) -> Result<(), Problem> {
     let mut aside = None;
-    let before = || aside = set_aside(&place.images.join(name.as_str()));
-    place.registry.forget(name, before)?;
+    place.registry.forget(name, |ended| {
+        // What has ended here its source would run a second time.
+        if let Some(ended) = ended {
+            claim(place, ended)?;
+        }
+        aside = set_aside(&place.images.join(name.as_str()));
+        Ok(())
+    })?;
     if let Some(aside) = aside {
         remove(&aside);
     }
