@@ -293,6 +293,8 @@ impl Registry {
         match &record.state {
             State::Unconfirmed(known) if known.job == *job => {
                 let (from, pid) = (known.from.clone(), known.pid);
+                // First: a daemon that is killed before the rest of this asks once more, and none says that it is elsewhere.
+                self.unsave(name);
                 before();
                 record.set(State::Here {
                     from,
@@ -300,12 +302,12 @@ impl Registry {
                     job: Some(*job),
                 });
                 record.files.clear();
-                self.unsave(name);
             }
             State::Unsure { job: own, .. } if own == job => {
+                self.unsave(name);
                 before();
                 trees.remove(name);
-                self.unsave(name);
+                Cgroup::of(name).remove();
             }
             _ => {}
         }
