@@ -359,16 +359,23 @@ fn still_there(parting: &Parting) -> Vec<Identity> {
     known.copied().chain(family(parting.tree.root)).collect()
 }
 
-/// Waits until no CRIU has the tree in its hands, and sees to it that it runs. Whoever was moving it may have stopped it; and a CRIU takes
+/// Waits until no CRIU has the tree in its hands, as long as it takes, and sees to it that it runs. Whoever was moving it may have stopped it; and a CRIU takes
 /// the end of its stream of lazy memory for a good one, even if the program behind it was killed, and leaves the tree stopped.
 fn wake(asleep: &Asleep, parting: &Parting) {
     // These were stopped by us, or are about to stop.
     let known = parting.doubt.iter().flat_map(|doubt| &doubt.processes);
     let known: Vec<_> = known.collect();
-    let until = Instant::now() + CRIU_ENDS_LIMIT;
+    let mut until = Some(Instant::now() + CRIU_ENDS_LIMIT);
     let mut quiet = 0;
-    while quiet < QUIET_LOOKS && Instant::now() < until {
+    while quiet < QUIET_LOOKS {
         quiet += 1;
+        if until.take_if(|until| Instant::now() > *until).is_some() {
+            eprintln!(
+                "vremoted: job {}: a CRIU has it in its hands for more than {} s: it stands still until that ends",
+                parting.tree.name,
+                CRIU_ENDS_LIMIT.as_secs()
+            );
+        }
         for process in still_there(parting) {
             if is_held(process.pid) {
                 quiet = 0;
