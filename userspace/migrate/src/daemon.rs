@@ -28,7 +28,7 @@ use crate::{
     control::{Command, HeldFile, Line, Reply, SOCKET},
     flags::{O_ORIGIN, O_REMOTE},
     fork,
-    leaving::{self, Charges, Leaving},
+    leaving::{self, Leaving},
     node,
     problem::Problem,
     protocol::{Answer, End, Heard, Name, Opening},
@@ -70,7 +70,7 @@ pub fn run(port: u16) -> Result<(), Problem> {
         registry: Arc::default(),
         images: IMAGES.into(),
         children: Arc::default(),
-        charges: Charges::default(),
+        charges: Arc::default(),
         claims: Claims::load(CLAIMS.into()),
     });
     leaving::tidy();
@@ -78,11 +78,9 @@ pub fn run(port: u16) -> Result<(), Problem> {
     target::recover(&place)?;
     for name in leaving {
         let place = place.clone();
+        let charge = Leaving::charge(&place, &name);
         // It is settled when it is dropped.
-        let settle = move || match Leaving::again(&place, name) {
-            Ok(leaving) => drop(leaving),
-            Err(problem) => eprintln!("vremoted: {problem}"),
-        };
+        let settle = move || drop(Leaving::again(&place, name, charge));
         thread::Builder::new().name("settle".into()).spawn(settle)?;
     }
     fork::serve(place.node.clone())?;

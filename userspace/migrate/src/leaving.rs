@@ -4,10 +4,9 @@
 //! tree goes on, and sees to it that it does; [`crate::commit`] says by which rules.
 
 use std::{
-    collections::HashSet,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -46,19 +45,19 @@ const CHARGE_LIMIT: Duration = Duration::from_secs(20);
 /// meanwhile.
 #[derive(Debug, Default)]
 pub(crate) struct Charges {
-    roots: Mutex<HashSet<i32>>,
+    roots: Mutex<Vec<i32>>,
     given_back: Condvar,
 }
 
 impl Charges {
-    /// A panic in another thread leaves the set whole.
-    fn lock(&self) -> MutexGuard<'_, HashSet<i32>> {
+    /// A panic in another thread leaves the list whole.
+    fn lock(&self) -> MutexGuard<'_, Vec<i32>> {
         self.roots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `others`: what is above and below it.
-    fn take(&self, root: i32, others: &[i32]) -> Result<Charge<'_>, Problem> {
-        let taken = |roots: &mut HashSet<i32>| {
+    fn take(self: &Arc<Self>, root: i32, others: &[i32]) -> Result<Charge, Problem> {
+        let taken = |roots: &mut Vec<i32>| {
             roots.contains(&root) || others.iter().any(|other| roots.contains(other))
         };
         let waited = self
@@ -71,20 +70,36 @@ impl Charges {
                 "vremote jobs shows it; try again when that has ended",
             ));
         }
-        roots.insert(root);
-        Ok(Charge { all: self, root })
+        roots.push(root);
+        Ok(Charge {
+            all: self.clone(),
+            root,
+        })
+    }
+
+    /// One that somebody had when the daemon before this one ended. Nobody asks for charges yet.
+    fn keep(self: &Arc<Self>, root: i32) -> Charge {
+        self.lock().push(root);
+        Charge {
+            all: self.clone(),
+            root,
+        }
     }
 }
 
 /// The charge of a tree.
-struct Charge<'a> {
-    all: &'a Charges,
+pub(crate) struct Charge {
+    all: Arc<Charges>,
     root: i32,
 }
 
-impl Drop for Charge<'_> {
+impl Drop for Charge {
     fn drop(&mut self) {
-        self.all.lock().remove(&self.root);
+        let mut roots = self.all.lock();
+        if let Some(at) = roots.iter().position(|root| *root == self.root) {
+            roots.swap_remove(at);
+        }
+        drop(roots);
         self.all.given_back.notify_all();
     }
 }
@@ -94,7 +109,7 @@ pub(crate) struct Leaving<'a> {
     place: &'a Place,
     name: Name,
     /// Given back last.
-    _charge: Charge<'a>,
+    _charge: Charge,
 }
 
 impl<'a> Leaving<'a> {
@@ -113,19 +128,19 @@ impl<'a> Leaving<'a> {
         })
     }
 
-    /// As the daemon starts: a tree that was leaving when the one before it ended. Whoever moves it may still be at work: it hears that the
-    /// daemon is gone as soon as it has something to say.
-    pub(crate) fn again(place: &'a Place, name: Name) -> Result<Leaving<'a>, Problem> {
-        let root = place
-            .registry
-            .parting(&name)
-            .map(|parting| parting.tree.root.pid);
-        let charge = place.charges.take(root.unwrap_or(0), &[])?;
-        Ok(Leaving {
+    /// As the daemon starts, before it hears anybody: the charge of a tree that was leaving when the one before it ended.
+    pub(crate) fn charge(place: &Place, name: &Name) -> Charge {
+        let parting = place.registry.parting(name);
+        place.charges.keep(parting.map_or(0, |parting| parting.tree.root.pid))
+    }
+
+    /// That tree. Whoever moves it may still be at work: it hears that the daemon is gone as soon as it has something to say.
+    pub(crate) fn again(place: &'a Place, name: Name, charge: Charge) -> Leaving<'a> {
+        Leaving {
             place,
             name,
             _charge: charge,
-        })
+        }
     }
 
     /// The tree's name.
@@ -430,7 +445,7 @@ mod tests {
 
     #[test]
     fn a_tree_is_in_the_charge_of_one() {
-        let all = Charges::default();
+        let all = Arc::new(Charges::default());
         let first = all.take(7, &[1]).unwrap();
         let other = all.take(8, &[1]);
         assert!(other.is_ok());

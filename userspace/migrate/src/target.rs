@@ -70,7 +70,7 @@ pub(crate) struct Place {
     pub(crate) registry: Arc<Registry>,
     pub(crate) images: PathBuf,
     pub(crate) children: Arc<Children>,
-    pub(crate) charges: Charges,
+    pub(crate) charges: Arc<Charges>,
     pub(crate) claims: Claims,
 }
 
