@@ -14,7 +14,11 @@ use serde::{de::DeserializeOwned, Deserialize, Serialize};
 
 use vremote_channel::JobId;
 
-use crate::{problem::Problem, protocol::Name, tree::{Asleep, Identity}};
+use crate::{
+    problem::Problem,
+    protocol::Name,
+    tree::{Asleep, Identity},
+};
 
 /// Where it is. Only root may connect.
 pub const SOCKET: &str = "/run/vremote/vremoted.sock";

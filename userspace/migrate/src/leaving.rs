@@ -131,7 +131,9 @@ impl<'a> Leaving<'a> {
     /// As the daemon starts, before it hears anybody: the charge of a tree that was leaving when the one before it ended.
     pub(crate) fn charge(place: &Place, name: &Name) -> Charge {
         let parting = place.registry.parting(name);
-        place.charges.keep(parting.map_or(0, |parting| parting.tree.root.pid))
+        place
+            .charges
+            .keep(parting.map_or(0, |parting| parting.tree.root.pid))
     }
 
     /// That tree. Whoever moves it may still be at work: it hears that the daemon is gone as soon as it has something to say.

@@ -118,7 +118,7 @@ struct Saved {
 /// Where it is.
 #[derive(Serialize, Deserialize)]
 enum Away {
-    Leaving(Parting),
+    Leaving(Box<Parting>),
     Moved { to: String },
 }
 
@@ -185,7 +185,7 @@ impl Registry {
     fn save(&self, name: &Name, record: &Record) -> io::Result<()> {
         let at = match &record.state {
             State::Leaving(parting) | State::Undecided { parting, .. } => {
-                Away::Leaving(parting.clone())
+                Away::Leaving(Box::new(parting.clone()))
             }
             State::Moved { to } => Away::Moved { to: to.clone() },
             _ => return Ok(()),
@@ -575,7 +575,7 @@ impl Registry {
             let state = match saved.at {
                 Away::Leaving(parting) => {
                     leaving.push(name.clone());
-                    State::Leaving(parting)
+                    State::Leaving(*parting)
                 }
                 Away::Moved { to } => State::Moved { to },
             };
