@@ -72,6 +72,7 @@ pub fn run(port: u16) -> Result<(), Problem> {
         children: Arc::default(),
         charges: Arc::default(),
         claims: Claims::load(CLAIMS.into()),
+        unread: false.into(),
     });
     leaving::tidy();
     let leaving = place.registry.load(hold_one);

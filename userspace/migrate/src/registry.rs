@@ -546,6 +546,7 @@ impl Registry {
     /// Trees that had left, or were about to, before the daemon started; `hold` opens their files. Gives the names of the latter.
     pub(crate) fn load(&self, hold: impl Fn(&HeldFile) -> io::Result<File>) -> Vec<Name> {
         let mut leaving = Vec::new();
+        claims::tidy(&self.away);
         for entry in fs::read_dir(&self.away).into_iter().flatten().flatten() {
             let name = Name::try_from(entry.file_name().to_string_lossy().into_owned());
             let saved = fs::read(entry.path())

@@ -4,10 +4,11 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::{ErrorKind, Write},
+    io::{self, ErrorKind, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{
+        atomic::{AtomicBool, Ordering::Relaxed},
         mpsc::{self, Receiver as Pages, RecvTimeoutError},
         Arc,
     },
@@ -72,15 +73,19 @@ pub(crate) struct Place {
     pub(crate) children: Arc<Children>,
     pub(crate) charges: Arc<Charges>,
     pub(crate) claims: Claims,
+    /// Notes on a tree that is here could not be read: of a move that this node does not know it knows nothing.
+    pub(crate) unread: AtomicBool,
 }
 
 impl Place {
     /// This node's part in a move.
     pub(crate) fn part(&self, job: &JobId) -> Part {
         if self.claims.holds(job) {
-            Part::Owner
-        } else {
-            self.registry.part(job)
+            return Part::Owner;
+        }
+        match self.registry.part(job) {
+            Part::Nothing if self.unread.load(Relaxed) => Part::Undecided,
+            part => part,
         }
     }
 }
@@ -598,9 +603,19 @@ pub(crate) fn recover(place: &Arc<Place>) -> Result<(), Problem> {
             }
             continue;
         };
-        let committed = fs::read(directory.join(COMMITTED))
-            .ok()
-            .and_then(|bytes| serde_json::from_slice::<Committed>(&bytes).ok());
+        let committed = match read_committed(&directory) {
+            // Nobody knows whether it was let go: what runs is not ended, and none of its sources is told that nothing does.
+            Err(error) if Cgroup::of(&name).is_populated() => {
+                eprintln!(
+                    "vremoted: job {name}: {}: {error}; it stays as it is, and this node says of moves that it does not know that they are \
+                     undecided, until that can be read, or the directory is removed, and vremoted is started anew",
+                    directory.join(COMMITTED).display()
+                );
+                place.unread.store(true, Relaxed);
+                continue;
+            }
+            committed => committed.ok().flatten(),
+        };
         match committed.filter(|committed| committed.own == own) {
             Some(committed) => {
                 let Committed {
@@ -636,6 +651,15 @@ pub(crate) fn recover(place: &Arc<Place>) -> Result<(), Problem> {
         thread::Builder::new().name("settle".into()).spawn(go_on)?;
     }
     Ok(())
+}
+
+/// That file; `None`: there is none, as nothing was let go.
+fn read_committed(directory: &Path) -> io::Result<Option<Committed>> {
+    match fs::read(directory.join(COMMITTED)) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// A tree that was let go by a daemon that was killed: does it run?
