@@ -103,6 +103,8 @@ struct Record {
     title: String,
     state: State,
     since: Instant,
+    /// It had left from here, and is not back for good.
+    away: bool,
     /// Open, so that they are shared.
     files: Vec<(HeldFile, File)>,
 }
@@ -157,6 +159,7 @@ impl Record {
             title: title.into(),
             state,
             since: Instant::now(),
+            away: false,
             files,
         }
     }
@@ -202,6 +205,13 @@ impl Registry {
         claims::write(&self.away.join(name.as_str()), &saved)
     }
 
+    /// [`Registry::save`], for want of anything better to do than to say if it fails.
+    fn save_moved(&self, name: &Name, record: &Record) {
+        if let Err(error) = self.save(name, record) {
+            eprintln!("vremoted: {}: {error}", self.away.display());
+        }
+    }
+
     fn unsave(&self, name: &Name) {
         let _ = fs::remove_file(self.away.join(name.as_str()));
     }
@@ -226,16 +236,19 @@ impl Registry {
             }
         }
         // What was held for it stays so until it is here: it may fail to arrive.
-        let files = trees.remove(name).map(|record| record.files);
+        let left = trees.remove(name);
+        let away = left.is_some();
         let state = State::Arriving {
             from: from.into(),
             job,
             stopper,
         };
-        trees.insert(
-            name.clone(),
-            Record::new(title, state, files.unwrap_or_default()),
-        );
+        let files = left.map(|record| record.files).unwrap_or_default();
+        let record = Record {
+            away,
+            ..Record::new(title, state, files)
+        };
+        trees.insert(name.clone(), record);
         Ok(())
     }
 
@@ -246,12 +259,12 @@ impl Registry {
             return;
         };
         if let State::Arriving { from, .. } = &record.state {
-            if record.files.is_empty() {
-                trees.remove(name);
-                self.unsave(name);
-            } else {
+            if record.away {
                 let to = from.clone();
                 record.set(State::Moved { to });
+                self.save_moved(name, record);
+            } else {
+                trees.remove(name);
             }
         }
     }
@@ -301,6 +314,7 @@ impl Registry {
                     pid,
                     job: Some(*job),
                 });
+                record.away = false;
                 record.files.clear();
             }
             State::Unsure { job: own, .. } if own == job => {
@@ -483,9 +497,7 @@ impl Registry {
             }
             record.set(State::Moved { to: node.into() });
             // If that fails the file says that it is undecided: a daemon that starts anew asks.
-            if let Err(error) = self.save(name, record) {
-                eprintln!("vremoted: {}: {error}", self.away.display());
-            }
+            self.save_moved(name, record);
         }
     }
 
@@ -514,9 +526,7 @@ impl Registry {
             }
             Whereabouts::Moved(to) if to != own => {
                 record.set(State::Moved { to: to.clone() });
-                if let Err(error) = self.save(name, record) {
-                    eprintln!("vremoted: {}: {error}", self.away.display());
-                }
+                self.save_moved(name, record);
             }
             _ => {}
         }
@@ -661,12 +671,16 @@ impl Registry {
         match lock(&self.trees).get(name).map(|record| &record.state) {
             None => Err(no_such(name)),
             Some(State::Here { .. } | State::Unconfirmed(_)) => Cgroup::of(name).kill(),
-            Some(State::Arriving { stopper, .. }) => {
-                if let Some(stopper) = stopper {
+            Some(State::Arriving { stopper, .. }) => match stopper {
+                Some(stopper) => {
                     stopper.stop();
+                    Ok(())
                 }
-                Ok(())
-            }
+                None => Err(Problem::new(
+                    "it is being found out what has become of it",
+                    "try again in a minute: vremote jobs shows it",
+                )),
+            },
             Some(State::Unsure { from, .. }) => Err(Problem::new(
                 "nothing of it is here",
                 format!("vremote jobs stop, or resume, {name} at {from}; vremote jobs forget {name} here has {from} resume it, once it asks"),
@@ -915,6 +929,26 @@ mod tests {
         registry.leave(tree(&part), Some(&name)).unwrap();
         registry.leave(tree(&name), Some(&name)).unwrap();
         assert_eq!(registry.part(&job), Part::Nothing);
+    }
+
+    #[test]
+    fn what_is_away_stays_so_if_it_does_not_come_back() {
+        let (place, registry) = registry();
+        let (name, job) = (Name::new().unwrap(), JobId::new());
+        registry.leave(tree(&name), None).unwrap();
+        registry.moved(&name, "b");
+        // By way of another node; with no files that are shared for it.
+        registry.arrive(&name, "prog", "c", job, None).unwrap();
+        assert!(registry.stop(&name).is_err());
+        registry.not_arrived(&name);
+        assert_eq!(registry.whereabouts(&name), Whereabouts::Moved("c".into()));
+        let again = Registry::at(place.path().join("away"));
+        again.load(never);
+        assert_eq!(again.whereabouts(&name), Whereabouts::Moved("c".into()));
+        let other = Name::new().unwrap();
+        registry.arrive(&other, "prog", "c", job, None).unwrap();
+        registry.not_arrived(&other);
+        assert_eq!(registry.whereabouts(&other), Whereabouts::Gone);
     }
 
     #[test]
