@@ -14,7 +14,7 @@ use std::{
     },
     sync::{
         atomic::{AtomicUsize, Ordering::Relaxed},
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        mpsc, Arc, Condvar, Mutex, MutexGuard, PoisonError,
     },
     thread,
     time::{Duration, Instant},
@@ -289,6 +289,16 @@ impl Service {
             let blockers: Vec<_> = blockers.iter().map(ToString::to_string).collect();
             return Err((Errno::BUSY, blockers.join("; ")));
         }
+        // Before it has left: once it has, there is no way back.
+        let (left, has_left) = mpsc::channel::<Child>();
+        let service = self.clone();
+        let follow = move || {
+            if let Ok(record) = has_left.recv() {
+                service.follow((parent, child), &record);
+            }
+        };
+        let followed = thread::Builder::new().name("follow".into()).spawn(follow);
+        followed.map_err(|error| (Errno::AGAIN, error.to_string()))?;
         let moved = prepared.run(&mut |_| {}).map_err(|failure| {
             let problem = failure.problem;
             // What CRIU finds no sooner than in the dump is something of the child's, too.
@@ -307,10 +317,7 @@ impl Service {
             heard: Instant::now(),
         };
         self.family.lock().insert((parent, child), record.clone());
-        let service = self.clone();
-        let follow = move || service.follow((parent, child), &record);
-        let followed = thread::Builder::new().name("follow".into()).spawn(follow);
-        followed.map_err(|error| (Errno::AGAIN, error.to_string()))?;
+        let _ = left.send(record);
         Ok(Reply::Child(child))
     }
 

@@ -350,6 +350,9 @@ impl Arrival<'_> {
             Some(Stream::Lazy(channel)) => Some(Lazy::start(&self.images(), channel)?),
             _ => None,
         };
+        let runs = child
+            .map(|_| self.place.children.expect(&self.name))
+            .transpose()?;
         reader.set_limit(Some(COMMIT_LIMIT))?;
         let is_lazy = lazy.is_some();
         let mut decide = || {
@@ -375,8 +378,9 @@ impl Arrival<'_> {
             Some(lazy) => lazy.guard(&self.cgroup, || restore.restore(&mut decide))?,
             None => restore.restore(&mut decide)?,
         };
-        if let Some(outside) = outside {
-            self.place.children.follow(&self.name, outside)?;
+        if let Some((runs, outside)) = runs.zip(outside) {
+            // It is received: the thread waits for it.
+            let _ = runs.send(outside);
         }
         let mut running = Answer::Running { pid };
         if let Some(lazy) = &mut lazy {
