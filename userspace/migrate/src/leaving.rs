@@ -212,6 +212,9 @@ impl<'a> Leaving<'a> {
         loop {
             let whose = if parting.tree.child {
                 self.claim_child(&parting, doubt)
+            } else if self.place.claims.holds(&doubt.job) {
+                // An operator has said so, and the daemon that was told was killed before it had let the tree go on.
+                Some(Whose::Ours)
             } else {
                 match ask(&self.place.node, &parting.tree.to, &doubt.job) {
                     Ok((part, boot)) => {

@@ -523,6 +523,7 @@ impl Registry {
             Whereabouts::Gone => {
                 trees.remove(name);
                 self.unsave(name);
+                Cgroup::of(name).remove();
             }
             Whereabouts::Moved(to) if to != own => {
                 record.set(State::Moved { to: to.clone() });
