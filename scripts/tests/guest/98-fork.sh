@@ -89,9 +89,10 @@ expect_eq "any user can" "$(sh_on 1 "cd / && setpriv --reuid 1000 --regid 1000 -
 # A tree with the rights of somebody else is not the caller's, even if its first process is. The library makes no such tree.
 push "$TOP/scripts/tests/programs/foreign.py" "1:$DIR/foreign.py"
 sh_on 1 "chmod 644 $DIR/foreign.py; cp /usr/bin/sleep $DIR/foreign && chmod 4755 $DIR/foreign"
-expect_match "a tree with a process of root's" \
-	"$(sh_on 1 "cd / && setpriv --reuid 1000 --regid 1000 --clear-groups python3 $DIR/foreign.py $PEER $DIR/foreign" 2>&1)" \
-	"^1 process [0-9]+ \(.*foreign 60\) is not user 1000's alone"
+foreign() { sh_on 1 "cd / && setpriv --reuid 1000 --regid 1000 --clear-groups python3 $DIR/foreign.py $PEER $DIR/foreign $*" 2>&1; }
+expect_match "a tree with a process of root's" "$(foreign)" "^1 process [0-9]+ \(.*foreign 60\) is not user 1000's alone"
+# Which is found when the tree is frozen.
+expect_match "… that has become that after the first look" "$(foreign late)" "^5 process [0-9]+ \(.*foreign 60\) is not user 1000's alone"
 
 expect "no job is left at node 2" sh_on 2 'for i in $(seq 100); do [ -z "$(ls -d /sys/fs/cgroup/vremote/*/ 2>/dev/null)" ] && exit; sleep 0.1; done; exit 1'
 clean

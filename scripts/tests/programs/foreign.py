@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Asks vremoted to move a tree that is not the asker's alone: foreign.py ADDRESS PROGRAM
+"""Asks vremoted to move a tree that is not the asker's alone: foreign.py ADDRESS PROGRAM [late]
 
 A child of this process starts PROGRAM, which has the set-user-id bit, and stops itself; its pidfd goes to the daemon as vremote_fork() would send
-it. Prints the errno and the reason that come back.
+it. With `late` PROGRAM is started, and the child stops, only after the daemon has looked at the tree for the first time. Prints the errno and the
+reason that come back.
 """
 
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 
@@ -29,23 +29,41 @@ def varint(data):
             return number, data
 
 
-address, program = sys.argv[1:]
+def effective_user(pid):
+    with open(f"/proc/{pid}/status") as f:
+        return next(line.split()[2] for line in f if line.startswith("Uid:"))
+
+
+address, program, *late = sys.argv[1:]
+# Sent by each to its child: go on.
+GO = [signal.SIGUSR1]
+signal.pthread_sigmask(signal.SIG_BLOCK, GO)
 null = os.open("/dev/null", os.O_RDWR)
 child = os.fork()
 if child == 0:
     os.setsid()
     for fd in range(3):
         os.dup2(null, fd)
-    other = subprocess.Popen([program, "60"])
+    other = os.fork()
+    if other == 0:
+        signal.sigwait(GO)
+        os.execv(program, [program, "60"])
+    signal.sigwait(GO)
+    os.kill(other, signal.SIGUSR1)
+    while effective_user(other) != "0":
+        time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGSTOP)
-    other.kill()
     os._exit(0)
-# Until it has stopped, its own child has started.
-os.waitpid(child, os.WUNTRACED)
-time.sleep(0.5)
+if not late:
+    os.kill(child, signal.SIGUSR1)
+    os.waitpid(child, os.WUNTRACED)
 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as daemon:
     daemon.connect(SOCKET)
     socket.send_fds(daemon, [bytes([FORK]) + socket.inet_aton(address)], [os.pidfd_open(child)])
+    if late:
+        # It looks at once, and then waits 5 s for the child to stop.
+        time.sleep(2)
+        os.kill(child, signal.SIGUSR1)
     answer = daemon.recv(4096)
 os.killpg(child, signal.SIGKILL)
 if answer[:1] != bytes([FAILED]):

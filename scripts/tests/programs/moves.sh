@@ -47,7 +47,7 @@ move() {
 }
 where() {
 	local k
-	for k in $NODES; do sh_on $k '[ -d /proc/$1 ] && ! grep -q "^State:.[ZXTt]" /proc/$1/status && printf "%s " '$k $PID; done
+	for k in $NODES; do sh_on $k '[ -d /proc/$1 ] && ! grep -q "^State:.[ZXTt]" /proc/$1/status && ! grep -qsx 1 /sys/fs/cgroup"$(sed -n s/^0:://p /proc/$1/cgroup)"/cgroup.freeze && printf "%s " '$k $PID; done
 }
 steps() { sh_on 1 'wc -l <"$1"/log' "$DIR"; }
 goes_on() {

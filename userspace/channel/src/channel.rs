@@ -97,8 +97,12 @@ impl Channel {
         peer: Peer,
         (sealer, opener): (Sealer, Opener),
     ) -> Result<Channel, Error> {
+        let source = Source {
+            stream: stream.try_clone()?,
+            until: None,
+        };
         let reader = Reader {
-            stream: BufReader::with_capacity(MAX_FRAME, stream.try_clone()?),
+            stream: BufReader::with_capacity(MAX_FRAME, source),
             opener,
             data: vec![0; MAX_FRAME].into_boxed_slice(),
             next: 0,
@@ -178,12 +182,32 @@ fn is_timeout(error: &io::Error) -> bool {
     )
 }
 
+/// What a reader reads from.
+struct Source {
+    stream: TcpStream,
+    /// All has to come by then.
+    until: Option<Instant>,
+}
+
+impl Read for Source {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.until {
+            Some(until) => Timed {
+                stream: &self.stream,
+                until,
+            }
+            .read(buffer),
+            None => self.stream.read(buffer),
+        }
+    }
+}
+
 /// What comes from the peer, in order and unchanged. At its end, which the peer has stated, reads give 0 bytes; a connection that
 /// ends before that is [`Error::CutOff`].
 ///
 /// Errors of `Read` hold an [`Error`], or are the kernel's own. After [`Error::Silent`] reading can be tried again.
 pub struct Reader {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Source>,
     opener: Opener,
     /// Data of the last frame; not yet read is `next..end`.
     data: Box<[u8]>,
@@ -197,7 +221,15 @@ impl Reader {
     /// How long a read may wait for the next byte of the connection; `None`: for as long as the peer's machine answers.
     pub fn set_limit(&mut self, limit: Option<Duration>) -> Result<(), Error> {
         self.limit = limit;
-        Ok(self.stream.get_ref().set_read_timeout(limit)?)
+        let source = self.stream.get_mut();
+        source.until = None;
+        Ok(source.stream.set_read_timeout(limit)?)
+    }
+
+    /// All that is read from now on has to come within this, however slowly: a limit for a peer that may want to keep a reader waiting.
+    pub fn set_time(&mut self, time: Duration) {
+        self.limit = Some(time);
+        self.stream.get_mut().until = Some(Instant::now() + time);
     }
 
     /// Waits until there is something to read; false at the end.

@@ -166,7 +166,8 @@ enum Jobs {
     },
     /// Let go what is kept for a job that has moved to a node, or came from one, that never comes back
     ///
-    /// Files that are shared for it are shared no more: if it still runs there, it gets errors.
+    /// Files that are shared for it are shared no more: if it still runs there, it gets errors. An unconfirmed job that has ended here is not run
+    /// again by the node that it came from. One that is unsure is let go on there, from where it was, once that node asks: as by resume there.
     Forget {
         /// Its name, as `vremote jobs` shows it
         name: String,

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A cgroup for each tree that has come here: whatever it forks, all of it can be found, stopped and killed.
+//! A cgroup for each tree that has come here: whatever it forks, all of it can be found, stopped and killed. One that leaves is frozen in such
+//! a cgroup from the commit on.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
+
+use serde::{Deserialize, Serialize};
 
 use crate::{problem::Problem, protocol::Name};
 
@@ -21,7 +24,7 @@ const OURS: &str = "vremote";
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// The cgroup of a tree. It stays when this is dropped.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Cgroup(PathBuf);
 
 impl Cgroup {
@@ -48,12 +51,18 @@ impl Cgroup {
         }
     }
 
-    /// The name of the tree that a process belongs to.
-    pub(crate) fn tree_of(pid: i32) -> Option<Name> {
+    /// The one that a process is in, be it ours or not.
+    pub(crate) fn around(pid: i32) -> Option<Cgroup> {
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
         let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
-        let name = path.strip_prefix(OURS)?.strip_prefix('/')?;
-        Name::try_from(name.to_string()).ok()
+        Some(Cgroup(Path::new(ROOT).join(path)))
+    }
+
+    /// The name of the tree that a process belongs to.
+    pub(crate) fn tree_of(pid: i32) -> Option<Name> {
+        let around = Cgroup::around(pid)?.0;
+        let name = around.strip_prefix(Path::new(ROOT).join(OURS)).ok()?;
+        Name::try_from(name.to_str()?.to_string()).ok()
     }
 
     /// All that are there, of trees that live or have lived here.
@@ -86,6 +95,16 @@ impl Cgroup {
     pub(crate) fn is_populated(&self) -> bool {
         let events = fs::read_to_string(self.0.join("cgroup.events")).unwrap_or_default();
         events.lines().any(|line| line == "populated 1")
+    }
+
+    /// Freezes all that is in it and whatever comes in, or lets it go on. Of all signals only the one that kills reaches what is frozen.
+    pub(crate) fn freeze(&self, frozen: bool) -> io::Result<()> {
+        fs::write(self.0.join("cgroup.freeze"), if frozen { "1" } else { "0" })
+    }
+
+    /// Takes a process in, with all its threads.
+    pub(crate) fn take(&self, pid: i32) -> io::Result<()> {
+        fs::write(self.0.join("cgroup.procs"), pid.to_string())
     }
 
     /// Kills all that is in it, and waits until it is gone.

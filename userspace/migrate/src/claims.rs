@@ -5,8 +5,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, DirBuilder},
     io::{self, Write},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -15,6 +16,9 @@ use serde::{Deserialize, Serialize};
 use vremote_channel::JobId;
 
 use crate::protocol::Name;
+
+/// What a file's name ends in until all of it is written.
+const NEW: &str = "new";
 
 /// One of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +42,7 @@ impl Claims {
     /// Those of a directory, which is made with the first. A file that cannot be read is named in the log, and stays.
     pub(crate) fn load(directory: PathBuf) -> Claims {
         let mut all = BTreeMap::new();
+        tidy(&directory);
         for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
             let Ok(name) = Name::try_from(entry.file_name().to_string_lossy().into_owned()) else {
                 continue;
@@ -67,11 +72,18 @@ impl Claims {
             return Ok(());
         }
         let name = Name::new()?;
-        fs::create_dir_all(&self.directory)?;
+        // Who knows a move's id may send pages for it.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.directory)?;
         let path = self.directory.join(name.as_str());
-        write(&path, &claim)?;
-        fs::File::open(path)?.sync_all()?;
-        fs::File::open(&self.directory)?.sync_all()?;
+        let directory = || fs::File::open(&self.directory)?.sync_all();
+        put(&path, &claim, fs::File::sync_all)
+            .and_then(|()| directory())
+            .inspect_err(|_| {
+                let _ = fs::remove_file(&path);
+            })?;
         all.insert(name, claim);
         Ok(())
     }
@@ -99,19 +111,52 @@ impl Claims {
 /// Puts a value into a file, all of it or, on an error or if this program is killed, nothing: what was there stays then. Should the machine fail,
 /// it may be lost.
 pub(crate) fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let written =
-        fs::File::create(&new).and_then(|mut file| file.write_all(&serde_json::to_vec(value)?));
-    written
-        .and_then(|()| fs::rename(&new, path))
-        .inspect_err(|_| {
-            let _ = fs::remove_file(&new);
-        })
+    put(path, value, |_| Ok(()))
+}
+
+/// [`write`]; `written`: what is to be done before the file has its name.
+fn put(
+    path: &Path,
+    value: &impl Serialize,
+    written: impl FnOnce(&fs::File) -> io::Result<()>,
+) -> io::Result<()> {
+    let new = path.with_extension(NEW);
+    let made = fs::File::create(&new).and_then(|mut file| {
+        file.write_all(&serde_json::to_vec(value)?)?;
+        written(&file)
+    });
+    made.and_then(|()| fs::rename(&new, path)).inspect_err(|_| {
+        let _ = fs::remove_file(&new);
+    })
+}
+
+/// As the daemon starts: removes what the one before it was writing into a directory when it was killed.
+pub(crate) fn tidy(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.path().extension().is_some_and(|is| is == NEW) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_claim_that_cannot_be_noted_is_none() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("claims");
+        fs::write(&directory, "no directory").unwrap();
+        let claims = Claims::load(directory);
+        let claim = Claim {
+            job: JobId::new(),
+            peer: "b".into(),
+            boot: "1".into(),
+        };
+        assert!(claims.add(claim.clone()).is_err());
+        assert!(!claims.holds(&claim.job));
+    }
 
     #[test]
     fn a_claim_is_there_after_a_start_and_until_it_is_removed() {
@@ -126,8 +171,10 @@ mod tests {
         assert!(!claims.holds(&claim.job));
         claims.add(claim.clone()).unwrap();
         claims.add(claim.clone()).unwrap();
-        fs::write(directory.join("x.new"), "{").unwrap();
+        let half = directory.join("0123456789abcdef.new");
+        fs::write(&half, "{").unwrap();
         let claims = Claims::load(directory.clone());
+        assert!(!half.exists());
         assert!(claims.holds(&claim.job));
         assert!(!claims.holds(&JobId::new()));
         let all = claims.all();

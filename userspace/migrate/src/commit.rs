@@ -9,7 +9,7 @@
 //! | the source has | its part | the target has | its part |
 //! |---|---|---|---|
 //! | not sent `Commit` | it goes on here after any failure | received images, restored the tree | undecided |
-//! | sent `Commit`; its tree is stopped by a signal | undecided | let it go, and may have to take it back (lazy memory) | undecided |
+//! | sent `Commit`; its tree is frozen | undecided | let it go, and may have to take it back (lazy memory) | undecided |
 //! | killed its tree | nothing | a tree that runs for good, or has run and ended | owner |
 //! | let its tree go on | nothing | failed, and killed what it had made | nothing |
 //! | been told by an operator to go on | owner | been told so | owner |

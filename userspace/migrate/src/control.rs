@@ -14,7 +14,11 @@ use serde::{de::DeserializeOwned, Deserialize, Serialize};
 
 use vremote_channel::JobId;
 
-use crate::{problem::Problem, protocol::Name, tree::Asleep};
+use crate::{
+    problem::Problem,
+    protocol::Name,
+    tree::{Asleep, Identity},
+};
 
 /// Where it is. Only root may connect.
 pub const SOCKET: &str = "/run/vremote/vremoted.sock";
@@ -39,7 +43,7 @@ pub struct Departure {
     /// Its name.
     pub name: Name,
     /// Its first process.
-    pub root: i32,
+    pub root: Identity,
     /// It is a child that has never run, and is not to run here.
     pub child: bool,
     /// What it is, for people.
@@ -82,7 +86,9 @@ pub struct Commit {
     /// The target's boot id.
     pub boot: String,
     /// All of the tree: they stand still until it is known whose it is.
-    pub processes: Vec<i32>,
+    pub processes: Vec<Identity>,
+    /// CRIU has them give out their memory: until it has done with them they must not be frozen otherwise.
+    pub lazy: bool,
 }
 
 /// What is answered.

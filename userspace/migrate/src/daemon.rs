@@ -28,7 +28,7 @@ use crate::{
     control::{Command, HeldFile, Line, Reply, SOCKET},
     flags::{O_ORIGIN, O_REMOTE},
     fork,
-    leaving::{self, Charges, Leaving},
+    leaving::{self, Leaving},
     node,
     problem::Problem,
     protocol::{Answer, End, Heard, Name, Opening},
@@ -45,7 +45,7 @@ const MAX_WAITING: usize = 1024;
 /// Where it is kept that trees are this node's, whatever other nodes think.
 const CLAIMS: &str = "/var/lib/vremote/claims";
 
-/// A peer's first message comes within this.
+/// A peer's first message comes within this, and all of what it has to say about the end of a child.
 const OPENING_LIMIT: Duration = Duration::from_secs(10);
 
 /// How often trees that are here are looked after.
@@ -70,19 +70,18 @@ pub fn run(port: u16) -> Result<(), Problem> {
         registry: Arc::default(),
         images: IMAGES.into(),
         children: Arc::default(),
-        charges: Charges::default(),
+        charges: Arc::default(),
         claims: Claims::load(CLAIMS.into()),
+        unread: false.into(),
     });
     leaving::tidy();
     let leaving = place.registry.load(hold_one);
     target::recover(&place)?;
     for name in leaving {
         let place = place.clone();
+        let charge = Leaving::charge(&place, &name);
         // It is settled when it is dropped.
-        let settle = move || match Leaving::again(&place, name) {
-            Ok(leaving) => drop(leaving),
-            Err(problem) => eprintln!("vremoted: {problem}"),
-        };
+        let settle = move || drop(Leaving::again(&place, name, charge));
         thread::Builder::new().name("settle".into()).spawn(settle)?;
     }
     fork::serve(place.node.clone())?;
@@ -187,13 +186,13 @@ fn serve_peer(
         }) => target::receive(place, channel, version, name, &title, boot),
         Some(Opening::Pages { job }) => place.registry.pages(&job, channel),
         Some(Opening::End { name }) => {
-            let end = match waiting.take(MAX_WAITING) {
-                Some(_waits) => {
-                    // It lasts, and there may be as many as there are children: it keeps out nobody else.
-                    drop(seat);
-                    place.children.ended(&name)
-                }
-                None => place.children.now(&name),
+            // It lasts, and there may be as many as there are children: it keeps out nobody else. Each has one of the seats up to its end.
+            let waits = waiting.take(MAX_WAITING);
+            let end = if waits.is_some() {
+                drop(seat);
+                place.children.ended(&name)
+            } else {
+                place.children.now(&name)
             };
             channel.writer.send(&Answer::Ended(end))?;
             if end != End::Runs && is_heard(&mut channel.reader) {
@@ -231,6 +230,7 @@ fn serve_peer(
 
 /// Whether the node of a parent has kept how its child ended. If not, it is told again.
 fn is_heard(reader: &mut Reader) -> bool {
+    reader.set_time(OPENING_LIMIT);
     matches!(reader.receive(), Ok(Some(Heard)))
 }
 

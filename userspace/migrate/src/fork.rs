@@ -14,7 +14,7 @@ use std::{
     },
     sync::{
         atomic::{AtomicUsize, Ordering::Relaxed},
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        mpsc, Arc, Condvar, Mutex, MutexGuard, PoisonError,
     },
     thread,
     time::{Duration, Instant},
@@ -249,10 +249,13 @@ impl Service {
         self.node
             .key(&peer)
             .map_err(|error| (Errno::ACCESS, error.to_string()))?;
-        let child = number(pidfd).ok_or((
+        // If the descriptor still has that number after the look, it was the child that was looked at: its user may end it whenever it likes.
+        let root = number(pidfd).and_then(Identity::of);
+        let root = root.filter(|root| number(pidfd) == Some(root.pid)).ok_or((
             Errno::SRCH,
             "the descriptor is no pidfd of a process that runs".into(),
         ))?;
+        let child = root.pid;
         let owner = may_move(parent, &asker, child)?;
         self.family.forget_orphans();
         {
@@ -272,7 +275,7 @@ impl Service {
         }
         wait_until_stopped(child)?;
         let order = Order {
-            pid: child,
+            root,
             address: to,
             mode: None,
             tcp_established: false,
@@ -286,6 +289,16 @@ impl Service {
             let blockers: Vec<_> = blockers.iter().map(ToString::to_string).collect();
             return Err((Errno::BUSY, blockers.join("; ")));
         }
+        // Before it has left: once it has, there is no way back.
+        let (left, has_left) = mpsc::channel::<Child>();
+        let service = self.clone();
+        let follow = move || {
+            if let Ok(record) = has_left.recv() {
+                service.follow((parent, child), &record);
+            }
+        };
+        let followed = thread::Builder::new().name("follow".into()).spawn(follow);
+        followed.map_err(|error| (Errno::AGAIN, error.to_string()))?;
         let moved = prepared.run(&mut |_| {}).map_err(|failure| {
             let problem = failure.problem;
             // What CRIU finds no sooner than in the dump is something of the child's, too.
@@ -304,10 +317,7 @@ impl Service {
             heard: Instant::now(),
         };
         self.family.lock().insert((parent, child), record.clone());
-        let service = self.clone();
-        let follow = move || service.follow((parent, child), &record);
-        let followed = thread::Builder::new().name("follow".into()).spawn(follow);
-        followed.map_err(|error| (Errno::AGAIN, error.to_string()))?;
+        let _ = left.send(record);
         Ok(Reply::Child(child))
     }
 

@@ -4,10 +4,9 @@
 //! tree goes on, and sees to it that it does; [`crate::commit`] says by which rules.
 
 use std::{
-    collections::HashSet,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -15,6 +14,7 @@ use std::{
 use rustix::process::Signal;
 
 use crate::{
+    cgroup::Cgroup,
     claims::Claim,
     commit::{whose, Part, Whose},
     control::{Commit, Departure},
@@ -23,7 +23,7 @@ use crate::{
     registry::{Doubt, Parting},
     source,
     target::{ask, Place},
-    tree::{ancestors, descendants, is_held, is_stopped, signal, Asleep, Identity},
+    tree::{ancestors, descendants, family, is_held, is_stopped, Asleep, Identity},
 };
 
 /// Pause between two questions to the target.
@@ -45,19 +45,19 @@ const CHARGE_LIMIT: Duration = Duration::from_secs(20);
 /// meanwhile.
 #[derive(Debug, Default)]
 pub(crate) struct Charges {
-    roots: Mutex<HashSet<i32>>,
+    roots: Mutex<Vec<i32>>,
     given_back: Condvar,
 }
 
 impl Charges {
-    /// A panic in another thread leaves the set whole.
-    fn lock(&self) -> MutexGuard<'_, HashSet<i32>> {
+    /// A panic in another thread leaves the list whole.
+    fn lock(&self) -> MutexGuard<'_, Vec<i32>> {
         self.roots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `others`: what is above and below it.
-    fn take(&self, root: i32, others: &[i32]) -> Result<Charge<'_>, Problem> {
-        let taken = |roots: &mut HashSet<i32>| {
+    fn take(self: &Arc<Self>, root: i32, others: &[i32]) -> Result<Charge, Problem> {
+        let taken = |roots: &mut Vec<i32>| {
             roots.contains(&root) || others.iter().any(|other| roots.contains(other))
         };
         let waited = self
@@ -70,20 +70,36 @@ impl Charges {
                 "vremote jobs shows it; try again when that has ended",
             ));
         }
-        roots.insert(root);
-        Ok(Charge { all: self, root })
+        roots.push(root);
+        Ok(Charge {
+            all: self.clone(),
+            root,
+        })
+    }
+
+    /// One that somebody had when the daemon before this one ended. Nobody asks for charges yet.
+    fn keep(self: &Arc<Self>, root: i32) -> Charge {
+        self.lock().push(root);
+        Charge {
+            all: self.clone(),
+            root,
+        }
     }
 }
 
 /// The charge of a tree.
-struct Charge<'a> {
-    all: &'a Charges,
+pub(crate) struct Charge {
+    all: Arc<Charges>,
     root: i32,
 }
 
-impl Drop for Charge<'_> {
+impl Drop for Charge {
     fn drop(&mut self) {
-        self.all.lock().remove(&self.root);
+        let mut roots = self.all.lock();
+        if let Some(at) = roots.iter().position(|root| *root == self.root) {
+            roots.swap_remove(at);
+        }
+        drop(roots);
         self.all.given_back.notify_all();
     }
 }
@@ -93,16 +109,18 @@ pub(crate) struct Leaving<'a> {
     place: &'a Place,
     name: Name,
     /// Given back last.
-    _charge: Charge<'a>,
+    _charge: Charge,
 }
 
 impl<'a> Leaving<'a> {
     /// A program begins to move a tree. Waits until no other one does.
     pub(crate) fn begin(place: &'a Place, tree: Departure) -> Result<Leaving<'a>, Problem> {
-        let family = [&descendants(tree.root)?[1..], &ancestors(tree.root)].concat();
-        let charge = place.charges.take(tree.root, &family)?;
+        let root = tree.root.pid;
+        let family = [&descendants(root)?[1..], &ancestors(root)].concat();
+        let charge = place.charges.take(root, &family)?;
         let name = tree.name.clone();
-        place.registry.leave(tree)?;
+        let of = Cgroup::tree_of(root);
+        place.registry.leave(tree, of.as_ref())?;
         Ok(Leaving {
             place,
             name,
@@ -110,19 +128,21 @@ impl<'a> Leaving<'a> {
         })
     }
 
-    /// As the daemon starts: a tree that was leaving when the one before it ended. Whoever moves it may still be at work: it hears that the
-    /// daemon is gone as soon as it has something to say.
-    pub(crate) fn again(place: &'a Place, name: Name) -> Result<Leaving<'a>, Problem> {
-        let root = place
-            .registry
-            .parting(&name)
-            .map(|parting| parting.tree.root);
-        let charge = place.charges.take(root.unwrap_or(0), &[])?;
-        Ok(Leaving {
+    /// As the daemon starts, before it hears anybody: the charge of a tree that was leaving when the one before it ended.
+    pub(crate) fn charge(place: &Place, name: &Name) -> Charge {
+        let parting = place.registry.parting(name);
+        place
+            .charges
+            .keep(parting.map_or(0, |parting| parting.tree.root.pid))
+    }
+
+    /// That tree. Whoever moves it may still be at work: it hears that the daemon is gone as soon as it has something to say.
+    pub(crate) fn again(place: &'a Place, name: Name, charge: Charge) -> Leaving<'a> {
+        Leaving {
             place,
             name,
             _charge: charge,
-        })
+        }
     }
 
     /// The tree's name.
@@ -136,26 +156,31 @@ impl<'a> Leaving<'a> {
         self.place.registry.advance(&self.name, advance)
     }
 
-    /// The target is about to be told to let it run.
+    /// The target is about to be told to let it run: from then on it is frozen.
     pub(crate) fn committing(&self, commit: Commit) -> Result<(), Problem> {
-        let processes = commit.processes.into_iter().filter_map(Identity::of);
+        let all = commit.processes.iter();
         let doubt = Doubt {
             job: commit.job,
             boot: commit.boot,
-            processes: processes.collect(),
+            homes: all.map(|process| Cgroup::around(process.pid)).collect(),
+            processes: commit.processes,
         };
-        let advance = |parting: &mut Parting| parting.doubt = Some(doubt);
-        self.place.registry.advance(&self.name, advance)
+        let noted = doubt.clone();
+        let advance = |parting: &mut Parting| parting.doubt = Some(noted);
+        self.place.registry.advance(&self.name, advance)?;
+        if commit.lazy {
+            return Ok(());
+        }
+        freeze(&self.name, &doubt)
     }
 
     /// It goes on here. No CRIU has it in its hands.
     pub(crate) fn stayed(&self) {
         if let Some(parting) = self.place.registry.parting(&self.name) {
-            if parting.tree.child {
-                signal(&[parting.tree.root], Signal::KILL);
-            } else if let Some(asleep) = &parting.asleep {
-                for pid in still_there(&parting) {
-                    asleep.wake_other(pid);
+            release(&parting);
+            if let Some(asleep) = parting.asleep.as_ref().filter(|_| !parting.tree.child) {
+                for process in still_there(&parting) {
+                    asleep.wake_other(process);
                 }
             }
             self.place.registry.stayed(&self.name);
@@ -180,9 +205,16 @@ impl<'a> Leaving<'a> {
             return end(self.place, &parting, Whose::Ours);
         };
         registry.undecided(&self.name);
+        if let Err(problem) = freeze(&self.name, doubt) {
+            // It is stopped, until somebody has it go on.
+            eprintln!("vremoted: job {}: it is not frozen: {problem}", self.name);
+        }
         loop {
             let whose = if parting.tree.child {
                 self.claim_child(&parting, doubt)
+            } else if self.place.claims.holds(&doubt.job) {
+                // An operator has said so, and the daemon that was told was killed before it had let the tree go on.
+                Some(Whose::Ours)
             } else {
                 match ask(&self.place.node, &parting.tree.to, &doubt.job) {
                     Ok((part, boot)) => {
@@ -229,6 +261,48 @@ impl<'a> Leaving<'a> {
         let aside = images.with_extension(Name::new().ok()?.as_str());
         fs::rename(images, &aside).is_ok().then_some(aside)
     }
+}
+
+/// Sees to it that a tree stands still, whatever signals it is sent: in a cgroup that is frozen. One that has come here is in its own already.
+fn freeze(name: &Name, doubt: &Doubt) -> Result<(), Problem> {
+    let group = Cgroup::make(name)?;
+    let frozen = group.freeze(true).and_then(|()| {
+        let all = doubt.processes.iter();
+        all.filter(|process| process.is_there())
+            .try_for_each(|process| group.take(process.pid))
+    });
+    frozen.map_err(|error| Problem::plain(format!("{}: {error}", group.path().display())))
+}
+
+/// Puts a tree back where it was, and no longer freezes it. If that place is gone, as with a session that has ended, it goes on where it is. A
+/// child, which is never to run here, is ended.
+fn release(parting: &Parting) {
+    let group = Cgroup::of(&parting.tree.name);
+    if parting.tree.child {
+        parting.tree.root.signal(Signal::KILL);
+        if let Err(problem) = group.kill() {
+            eprintln!("vremoted: job {}: {problem}", parting.tree.name);
+        }
+        return group.remove();
+    }
+    let Some(doubt) = &parting.doubt else {
+        return;
+    };
+    for (process, home) in doubt.processes.iter().zip(&doubt.homes) {
+        let home = home.as_ref().filter(|home| **home != group);
+        if let Some(home) = home.filter(|_| process.is_there()) {
+            if let Err(error) = home.take(process.pid) {
+                eprintln!(
+                    "vremoted: process {} is not put back into {}: {error}",
+                    process.pid,
+                    home.path().display()
+                );
+            }
+        }
+    }
+    // There may be none, if memory was lazy.
+    let _ = group.freeze(false);
+    group.remove();
 }
 
 /// Notes on the disk that the tree of a move is this node's.
@@ -280,9 +354,8 @@ fn end(place: &Place, parting: &Parting, whose: Whose) {
     let processes = parting.doubt.iter().flat_map(|doubt| &doubt.processes);
     match whose {
         Whose::Ours => {
-            if parting.tree.child {
-                signal(&[parting.tree.root], Signal::KILL);
-            } else if let Some(asleep) = &parting.asleep {
+            release(parting);
+            if let Some(asleep) = parting.asleep.as_ref().filter(|_| !parting.tree.child) {
                 wake(asleep, parting);
             }
             place.registry.stayed(name);
@@ -292,42 +365,42 @@ fn end(place: &Place, parting: &Parting, whose: Whose) {
             for process in processes {
                 process.signal(Signal::KILL);
             }
+            // Should anybody else be in there.
+            let _ = Cgroup::of(name).freeze(false);
             place.registry.moved(name, &parting.tree.to);
         }
     }
 }
 
 /// All of a tree that is there: also who was born before it was frozen. Some are named twice.
-fn still_there(parting: &Parting) -> Vec<i32> {
-    let root = parting.tree.root;
-    let Some(doubt) = &parting.doubt else {
-        return descendants(root).unwrap_or_default();
-    };
-    let known = doubt.processes.iter().filter(|process| process.is_there());
-    let known: Vec<_> = known.map(|process| process.pid).collect();
-    // It may be long ago: by now the root's number may be somebody else's.
-    let born = known
-        .contains(&root)
-        .then(|| descendants(root).ok())
-        .flatten();
-    [known, born.unwrap_or_default()].concat()
+fn still_there(parting: &Parting) -> Vec<Identity> {
+    let known = parting.doubt.iter().flat_map(|doubt| &doubt.processes);
+    let known = known.filter(|process| process.is_there());
+    known.copied().chain(family(parting.tree.root)).collect()
 }
 
-/// Waits until no CRIU has the tree in its hands, and sees to it that it runs. Whoever was moving it may have stopped it; and a CRIU takes
+/// Waits until no CRIU has the tree in its hands, as long as it takes, and sees to it that it runs. Whoever was moving it may have stopped it; and a CRIU takes
 /// the end of its stream of lazy memory for a good one, even if the program behind it was killed, and leaves the tree stopped.
 fn wake(asleep: &Asleep, parting: &Parting) {
     // These were stopped by us, or are about to stop.
     let known = parting.doubt.iter().flat_map(|doubt| &doubt.processes);
-    let known: Vec<_> = known.map(|process| process.pid).collect();
-    let until = Instant::now() + CRIU_ENDS_LIMIT;
+    let known: Vec<_> = known.collect();
+    let mut until = Some(Instant::now() + CRIU_ENDS_LIMIT);
     let mut quiet = 0;
-    while quiet < QUIET_LOOKS && Instant::now() < until {
+    while quiet < QUIET_LOOKS {
         quiet += 1;
-        for pid in still_there(parting) {
-            if is_held(pid) {
+        if until.take_if(|until| Instant::now() > *until).is_some() {
+            eprintln!(
+                "vremoted: job {}: a CRIU has it in its hands for more than {} s: it stands still until that ends",
+                parting.tree.name,
+                CRIU_ENDS_LIMIT.as_secs()
+            );
+        }
+        for process in still_there(parting) {
+            if is_held(process.pid) {
                 quiet = 0;
-            } else if known.contains(&pid) || is_stopped(pid) {
-                asleep.wake_other(pid);
+            } else if known.contains(&&process) || is_stopped(process.pid) {
+                asleep.wake_other(process);
             }
         }
         thread::sleep(LOOK_PAUSE);
@@ -377,7 +450,7 @@ mod tests {
 
     #[test]
     fn a_tree_is_in_the_charge_of_one() {
-        let all = Charges::default();
+        let all = Arc::new(Charges::default());
         let first = all.take(7, &[1]).unwrap();
         let other = all.take(8, &[1]);
         assert!(other.is_ok());

@@ -93,6 +93,8 @@ pub(crate) struct Doubt {
     pub(crate) boot: String,
     /// All of the tree.
     pub(crate) processes: Vec<Identity>,
+    /// The cgroup that each of them was in.
+    pub(crate) homes: Vec<Option<Cgroup>>,
 }
 
 /// What is known of a tree.
@@ -101,6 +103,8 @@ struct Record {
     title: String,
     state: State,
     since: Instant,
+    /// It had left from here, and is not back for good.
+    away: bool,
     /// Open, so that they are shared.
     files: Vec<(HeldFile, File)>,
 }
@@ -116,7 +120,7 @@ struct Saved {
 /// Where it is.
 #[derive(Serialize, Deserialize)]
 enum Away {
-    Leaving(Parting),
+    Leaving(Box<Parting>),
     Moved { to: String },
 }
 
@@ -155,6 +159,7 @@ impl Record {
             title: title.into(),
             state,
             since: Instant::now(),
+            away: false,
             files,
         }
     }
@@ -183,7 +188,7 @@ impl Registry {
     fn save(&self, name: &Name, record: &Record) -> io::Result<()> {
         let at = match &record.state {
             State::Leaving(parting) | State::Undecided { parting, .. } => {
-                Away::Leaving(parting.clone())
+                Away::Leaving(Box::new(parting.clone()))
             }
             State::Moved { to } => Away::Moved { to: to.clone() },
             _ => return Ok(()),
@@ -198,6 +203,13 @@ impl Registry {
             .mode(0o700)
             .create(&self.away)?;
         claims::write(&self.away.join(name.as_str()), &saved)
+    }
+
+    /// [`Registry::save`], for want of anything better to do than to say if it fails.
+    fn save_moved(&self, name: &Name, record: &Record) {
+        if let Err(error) = self.save(name, record) {
+            eprintln!("vremoted: {}: {error}", self.away.display());
+        }
     }
 
     fn unsave(&self, name: &Name) {
@@ -224,16 +236,19 @@ impl Registry {
             }
         }
         // What was held for it stays so until it is here: it may fail to arrive.
-        let files = trees.remove(name).map(|record| record.files);
+        let left = trees.remove(name);
+        let away = left.is_some();
         let state = State::Arriving {
             from: from.into(),
             job,
             stopper,
         };
-        trees.insert(
-            name.clone(),
-            Record::new(title, state, files.unwrap_or_default()),
-        );
+        let files = left.map(|record| record.files).unwrap_or_default();
+        let record = Record {
+            away,
+            ..Record::new(title, state, files)
+        };
+        trees.insert(name.clone(), record);
         Ok(())
     }
 
@@ -244,12 +259,12 @@ impl Registry {
             return;
         };
         if let State::Arriving { from, .. } = &record.state {
-            if record.files.is_empty() {
-                trees.remove(name);
-                self.unsave(name);
-            } else {
+            if record.away {
                 let to = from.clone();
                 record.set(State::Moved { to });
+                self.save_moved(name, record);
+            } else {
+                trees.remove(name);
             }
         }
     }
@@ -291,19 +306,22 @@ impl Registry {
         match &record.state {
             State::Unconfirmed(known) if known.job == *job => {
                 let (from, pid) = (known.from.clone(), known.pid);
+                // First: a daemon that is killed before the rest of this asks once more, and none says that it is elsewhere.
+                self.unsave(name);
                 before();
                 record.set(State::Here {
                     from,
                     pid,
                     job: Some(*job),
                 });
+                record.away = false;
                 record.files.clear();
-                self.unsave(name);
             }
             State::Unsure { job: own, .. } if own == job => {
+                self.unsave(name);
                 before();
                 trees.remove(name);
-                self.unsave(name);
+                Cgroup::of(name).remove();
             }
             _ => {}
         }
@@ -328,29 +346,33 @@ impl Registry {
         true
     }
 
-    /// It is about to leave.
-    pub(crate) fn leave(&self, tree: Departure) -> Result<(), Problem> {
+    /// It is about to leave; `of`: the tree that it is a part of, or is. What may have to be ended here must not be elsewhere by then, under
+    /// another name.
+    pub(crate) fn leave(&self, tree: Departure, of: Option<&Name>) -> Result<(), Problem> {
         let mut trees = lock(&self.trees);
         let name = tree.name.clone();
+        for name in [Some(&name), of].into_iter().flatten() {
+            match trees.get(name).map(|record| &record.state) {
+                None | Some(State::Here { .. }) => {}
+                Some(State::Unconfirmed(Unconfirmed { from, .. })) => {
+                    return Err(Problem::new(
+                        format!(
+                            "it has come from {from}, and it is not known yet that it does not go on there"
+                        ),
+                        format!("wait until {from} answers; vremote jobs says what to do if it never does"),
+                    ))
+                }
+                Some(_) => {
+                    return Err(Problem::new(
+                        format!("the job {name} is being moved already"),
+                        "vremote jobs shows it",
+                    ))
+                }
+            }
+        }
         let before = match trees.get(&name).map(|record| &record.state) {
-            None => None,
             Some(State::Here { from, pid, .. }) => Some((from.clone(), *pid)),
-            Some(State::Unconfirmed(Unconfirmed { from, .. })) => {
-                return Err(Problem::new(
-                    format!(
-                    "it has come from {from}, and it is not known yet that it does not go on there"
-                ),
-                    format!(
-                        "wait until {from} answers; vremote jobs says what to do if it never does"
-                    ),
-                ))
-            }
-            Some(_) => {
-                return Err(Problem::new(
-                    format!("the job {name} is being moved already"),
-                    "vremote jobs shows it",
-                ))
-            }
+            _ => None,
         };
         let title = tree.title.clone();
         let parting = Parting {
@@ -475,9 +497,7 @@ impl Registry {
             }
             record.set(State::Moved { to: node.into() });
             // If that fails the file says that it is undecided: a daemon that starts anew asks.
-            if let Err(error) = self.save(name, record) {
-                eprintln!("vremoted: {}: {error}", self.away.display());
-            }
+            self.save_moved(name, record);
         }
     }
 
@@ -503,12 +523,11 @@ impl Registry {
             Whereabouts::Gone => {
                 trees.remove(name);
                 self.unsave(name);
+                Cgroup::of(name).remove();
             }
             Whereabouts::Moved(to) if to != own => {
                 record.set(State::Moved { to: to.clone() });
-                if let Err(error) = self.save(name, record) {
-                    eprintln!("vremoted: {}: {error}", self.away.display());
-                }
+                self.save_moved(name, record);
             }
             _ => {}
         }
@@ -538,6 +557,7 @@ impl Registry {
     /// Trees that had left, or were about to, before the daemon started; `hold` opens their files. Gives the names of the latter.
     pub(crate) fn load(&self, hold: impl Fn(&HeldFile) -> io::Result<File>) -> Vec<Name> {
         let mut leaving = Vec::new();
+        claims::tidy(&self.away);
         for entry in fs::read_dir(&self.away).into_iter().flatten().flatten() {
             let name = Name::try_from(entry.file_name().to_string_lossy().into_owned());
             let saved = fs::read(entry.path())
@@ -567,7 +587,7 @@ impl Registry {
             let state = match saved.at {
                 Away::Leaving(parting) => {
                     leaving.push(name.clone());
-                    State::Leaving(parting)
+                    State::Leaving(*parting)
                 }
                 Away::Moved { to } => State::Moved { to },
             };
@@ -652,15 +672,19 @@ impl Registry {
         match lock(&self.trees).get(name).map(|record| &record.state) {
             None => Err(no_such(name)),
             Some(State::Here { .. } | State::Unconfirmed(_)) => Cgroup::of(name).kill(),
-            Some(State::Arriving { stopper, .. }) => {
-                if let Some(stopper) = stopper {
+            Some(State::Arriving { stopper, .. }) => match stopper {
+                Some(stopper) => {
                     stopper.stop();
+                    Ok(())
                 }
-                Ok(())
-            }
+                None => Err(Problem::new(
+                    "it is being found out what has become of it",
+                    "try again in a minute: vremote jobs shows it",
+                )),
+            },
             Some(State::Unsure { from, .. }) => Err(Problem::new(
                 "nothing of it is here",
-                format!("vremote jobs stop, or resume, {name} at {from}; vremote jobs forget {name} here"),
+                format!("vremote jobs stop, or resume, {name} at {from}; vremote jobs forget {name} here has {from} resume it, once it asks"),
             )),
             Some(State::Leaving(_) | State::Undecided { .. }) => Err(Problem::new(
                 "it is leaving: vremote-migrate is at work",
@@ -688,21 +712,26 @@ impl Registry {
         }
     }
 
-    /// Lets go what is kept for a tree whose other node never comes back. `before`: what is to be done before anybody can hear of that.
-    pub(crate) fn forget(&self, name: &Name, before: impl FnOnce()) -> Result<(), Problem> {
+    /// Lets go what is kept for a tree whose other node never comes back. `before`: what is to be done before anybody can hear of that; it is
+    /// told of a tree that has run here and ended, which its source must not run again.
+    pub(crate) fn forget(
+        &self,
+        name: &Name,
+        before: impl FnOnce(Option<&Unconfirmed>) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
         let mut trees = lock(&self.trees);
-        match trees.get(name).map(|record| &record.state) {
+        let ended = match trees.get(name).map(|record| &record.state) {
             None => return Err(no_such(name)),
-            Some(State::Moved { .. } | State::Unsure { .. }) => {}
-            Some(State::Unconfirmed(_)) if !Cgroup::of(name).is_populated() => {}
+            Some(State::Moved { .. } | State::Unsure { .. }) => None,
+            Some(State::Unconfirmed(known)) if !Cgroup::of(name).is_populated() => Some(known),
             Some(_) => {
                 return Err(Problem::new(
                     "there are processes of it here",
                     format!("vremote jobs stop {name}"),
                 ))
             }
-        }
-        before();
+        };
+        before(ended)?;
         trees.remove(name);
         self.unsave(name);
         Cgroup::of(name).remove();
@@ -730,7 +759,8 @@ impl Registry {
                     None,
                     Some(format!(
                         "nothing of it is here, and vremoted was killed in the moment in which it was to begin: whether it has run is not \
-                         known. At {from}: vremote jobs resume {name} lets it go on from where it was, vremote jobs stop {name} ends it"
+                         known. At {from}: vremote jobs resume {name} lets it go on from where it was, vremote jobs stop {name} ends it. \
+                         vremote jobs forget {name}, here, is as good as that resume"
                     )),
                 ),
                 State::Here { from, pid, .. } => ("here", from.as_str(), Some(*pid), None),
@@ -745,7 +775,7 @@ impl Registry {
                     (
                         "undecided",
                         to.as_str(),
-                        Some(parting.tree.root),
+                        Some(parting.tree.root.pid),
                         Some(format!(
                             "it stands still: {why}. If you know that it does not run there: vremote jobs resume {name}; to end it here: \
                              vremote jobs stop {name}"
@@ -801,7 +831,7 @@ mod tests {
     fn tree(name: &Name) -> Departure {
         Departure {
             name: name.clone(),
-            root: 7,
+            root: Identity::of(std::process::id() as i32).unwrap(),
             child: false,
             title: "prog".into(),
             to: "b".into(),
@@ -813,6 +843,7 @@ mod tests {
             job,
             boot: "1".into(),
             processes: Vec::new(),
+            homes: Vec::new(),
         };
         registry
             .advance(name, |parting| parting.doubt = Some(doubt))
@@ -833,7 +864,7 @@ mod tests {
     fn a_commit_outlives_the_daemon() {
         let (place, registry) = registry();
         let (name, job) = (Name::new().unwrap(), JobId::new());
-        registry.leave(tree(&name)).unwrap();
+        registry.leave(tree(&name), None).unwrap();
         assert_eq!(registry.part(&job), Part::Nothing);
         commit(&registry, &name, job);
         assert_eq!(registry.part(&job), Part::Undecided);
@@ -856,12 +887,13 @@ mod tests {
     fn a_commit_that_cannot_be_noted_is_none() {
         let (place, registry) = registry();
         let (name, job) = (Name::new().unwrap(), JobId::new());
-        registry.leave(tree(&name)).unwrap();
+        registry.leave(tree(&name), None).unwrap();
         fs::write(place.path().join("away"), "no directory").unwrap();
         let doubt = Doubt {
             job,
             boot: "1".into(),
             processes: Vec::new(),
+            homes: Vec::new(),
         };
         assert!(registry
             .advance(&name, |parting| parting.doubt = Some(doubt))
@@ -885,7 +917,9 @@ mod tests {
         registry.runs(&name, known);
         assert_eq!(registry.part(&job), Part::Owner);
         assert!(registry.is_open(&name, &job));
-        assert!(registry.leave(tree(&name)).is_err());
+        let part = Name::new().unwrap();
+        assert!(registry.leave(tree(&name), None).is_err());
+        assert!(registry.leave(tree(&part), Some(&name)).is_err());
         // An answer about another move changes nothing.
         assert!(!registry.taken_back(&name, &JobId::new()));
         registry.confirm(&name, &JobId::new(), || unreachable!());
@@ -893,15 +927,36 @@ mod tests {
         registry.confirm(&name, &job, || ());
         assert_eq!(registry.part(&job), Part::Owner);
         assert!(!registry.taken_back(&name, &job));
-        registry.leave(tree(&name)).unwrap();
+        registry.leave(tree(&part), Some(&name)).unwrap();
+        registry.leave(tree(&name), Some(&name)).unwrap();
         assert_eq!(registry.part(&job), Part::Nothing);
+    }
+
+    #[test]
+    fn what_is_away_stays_so_if_it_does_not_come_back() {
+        let (place, registry) = registry();
+        let (name, job) = (Name::new().unwrap(), JobId::new());
+        registry.leave(tree(&name), None).unwrap();
+        registry.moved(&name, "b");
+        // By way of another node; with no files that are shared for it.
+        registry.arrive(&name, "prog", "c", job, None).unwrap();
+        assert!(registry.stop(&name).is_err());
+        registry.not_arrived(&name);
+        assert_eq!(registry.whereabouts(&name), Whereabouts::Moved("c".into()));
+        let again = Registry::at(place.path().join("away"));
+        again.load(never);
+        assert_eq!(again.whereabouts(&name), Whereabouts::Moved("c".into()));
+        let other = Name::new().unwrap();
+        registry.arrive(&other, "prog", "c", job, None).unwrap();
+        registry.not_arrived(&other);
+        assert_eq!(registry.whereabouts(&other), Whereabouts::Gone);
     }
 
     #[test]
     fn a_late_answer_forgets_nothing() {
         let (_place, registry) = registry();
         let (name, job) = (Name::new().unwrap(), JobId::new());
-        registry.leave(tree(&name)).unwrap();
+        registry.leave(tree(&name), None).unwrap();
         registry.moved(&name, "b");
         let (_, (at, since)) = registry.away().remove(0);
         // It comes back, fails to arrive, or leaves once more, before the answer.
@@ -916,7 +971,7 @@ mod tests {
         };
         registry.runs(&name, known);
         registry.confirm(&name, &job, || ());
-        registry.leave(tree(&name)).unwrap();
+        registry.leave(tree(&name), None).unwrap();
         registry.moved(&name, "b");
         registry.follow(&name, &at, since, &Whereabouts::Gone, "a");
         assert_eq!(registry.whereabouts(&name), Whereabouts::Moved("b".into()));

@@ -4,10 +4,11 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::{ErrorKind, Write},
+    io::{self, ErrorKind, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{
+        atomic::{AtomicBool, Ordering::Relaxed},
         mpsc::{self, Receiver as Pages, RecvTimeoutError},
         Arc,
     },
@@ -70,17 +71,21 @@ pub(crate) struct Place {
     pub(crate) registry: Arc<Registry>,
     pub(crate) images: PathBuf,
     pub(crate) children: Arc<Children>,
-    pub(crate) charges: Charges,
+    pub(crate) charges: Arc<Charges>,
     pub(crate) claims: Claims,
+    /// Notes on a tree that is here could not be read: of a move that this node does not know it knows nothing.
+    pub(crate) unread: AtomicBool,
 }
 
 impl Place {
     /// This node's part in a move.
     pub(crate) fn part(&self, job: &JobId) -> Part {
         if self.claims.holds(job) {
-            Part::Owner
-        } else {
-            self.registry.part(job)
+            return Part::Owner;
+        }
+        match self.registry.part(job) {
+            Part::Nothing if self.unread.load(Relaxed) => Part::Undecided,
+            part => part,
         }
     }
 }
@@ -246,7 +251,8 @@ fn prepare<'a>(
         .mode(0o700)
         .create(&arrival.directory)
         .map_err(|error| Problem::plain(format!("{}: {error}", arrival.directory.display())))?;
-    Cgroup::make(&arrival.name)?;
+    // What has left it may have been killed there frozen.
+    Cgroup::make(&arrival.name)?.freeze(false)?;
     Ok(arrival)
 }
 
@@ -344,6 +350,9 @@ impl Arrival<'_> {
             Some(Stream::Lazy(channel)) => Some(Lazy::start(&self.images(), channel)?),
             _ => None,
         };
+        let runs = child
+            .map(|_| self.place.children.expect(&self.name))
+            .transpose()?;
         reader.set_limit(Some(COMMIT_LIMIT))?;
         let is_lazy = lazy.is_some();
         let mut decide = || {
@@ -369,8 +378,9 @@ impl Arrival<'_> {
             Some(lazy) => lazy.guard(&self.cgroup, || restore.restore(&mut decide))?,
             None => restore.restore(&mut decide)?,
         };
-        if let Some(outside) = outside {
-            self.place.children.follow(&self.name, outside)?;
+        if let Some((runs, outside)) = runs.zip(outside) {
+            // It is received: the thread waits for it.
+            let _ = runs.send(outside);
         }
         let mut running = Answer::Running { pid };
         if let Some(lazy) = &mut lazy {
@@ -597,9 +607,19 @@ pub(crate) fn recover(place: &Arc<Place>) -> Result<(), Problem> {
             }
             continue;
         };
-        let committed = fs::read(directory.join(COMMITTED))
-            .ok()
-            .and_then(|bytes| serde_json::from_slice::<Committed>(&bytes).ok());
+        let committed = match read_committed(&directory) {
+            // Nobody knows whether it was let go: what runs is not ended, and none of its sources is told that nothing does.
+            Err(error) if Cgroup::of(&name).is_populated() => {
+                eprintln!(
+                    "vremoted: job {name}: {}: {error}; it stays as it is, and this node says of moves that it does not know that they are \
+                     undecided, until that can be read, or the directory is removed, and vremoted is started anew",
+                    directory.join(COMMITTED).display()
+                );
+                place.unread.store(true, Relaxed);
+                continue;
+            }
+            committed => committed.ok().flatten(),
+        };
         match committed.filter(|committed| committed.own == own) {
             Some(committed) => {
                 let Committed {
@@ -635,6 +655,15 @@ pub(crate) fn recover(place: &Arc<Place>) -> Result<(), Problem> {
         thread::Builder::new().name("settle".into()).spawn(go_on)?;
     }
     Ok(())
+}
+
+/// That file; `None`: there is none, as nothing was let go.
+fn read_committed(directory: &Path) -> io::Result<Option<Committed>> {
+    match fs::read(directory.join(COMMITTED)) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// A tree that was let go by a daemon that was killed: does it run?
@@ -738,20 +767,32 @@ fn confirm(place: &Place, name: &Name, job: &JobId) {
 /// An operator takes a tree that runs here, and may run at its source for all that is known, for this node's.
 pub(crate) fn resume(place: &Place, name: &Name) -> Result<(), Problem> {
     let known = place.registry.unconfirmed(name)?;
+    claim(place, &known)?;
+    confirm(place, name, &known.job);
+    Ok(())
+}
+
+/// Notes on the disk that a tree is this node's: it runs here, or has run here and ended.
+fn claim(place: &Place, known: &Unconfirmed) -> Result<(), Problem> {
     place.claims.add(Claim {
         job: known.job,
-        peer: known.from,
-        boot: known.boot,
+        peer: known.from.clone(),
+        boot: known.boot.clone(),
     })?;
-    confirm(place, name, &known.job);
     Ok(())
 }
 
 /// An operator lets go what is kept for a tree whose other node never comes back.
 pub(crate) fn forget(place: &Place, name: &Name) -> Result<(), Problem> {
     let mut aside = None;
-    let before = || aside = set_aside(&place.images.join(name.as_str()));
-    place.registry.forget(name, before)?;
+    place.registry.forget(name, |ended| {
+        // What has ended here its source would run a second time.
+        if let Some(ended) = ended {
+            claim(place, ended)?;
+        }
+        aside = set_aside(&place.images.join(name.as_str()));
+        Ok(())
+    })?;
     if let Some(aside) = aside {
         remove(&aside);
     }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use procfs::process::{all_processes, MMPermissions, MMapPath, Process};
-use rustix::process::{kill_process, pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
+use rustix::process::{pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 
 use crate::problem::Problem;
@@ -121,6 +121,14 @@ pub fn descendants(root: i32) -> Result<Vec<i32>, Problem> {
     Ok(all)
 }
 
+/// A process and its descendants; none if it has ended.
+pub(crate) fn family(root: Identity) -> Vec<Identity> {
+    let all = descendants(root.pid).unwrap_or_default();
+    let all: Vec<_> = all.into_iter().filter_map(Identity::of).collect();
+    // If not, its number may have been somebody else's by then.
+    all.into_iter().filter(|_| root.is_there()).collect()
+}
+
 /// The processes above one, up to the first.
 pub(crate) fn ancestors(pid: i32) -> Vec<i32> {
     let parent = |pid: &i32| Some(Process::new(*pid).ok()?.stat().ok()?.ppid);
@@ -152,40 +160,34 @@ pub(crate) fn is_stopped(pid: i32) -> bool {
 
 /// Processes of a tree that stood still when it was about to be frozen. Their user has stopped them, and nobody else is to wake them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Asleep(Vec<i32>);
+pub struct Asleep(Vec<Identity>);
 
 impl Asleep {
     /// Of these.
-    pub(crate) fn among(processes: &[i32]) -> Asleep {
-        let stopped = processes.iter().copied().filter(|pid| is_stopped(*pid));
-        Asleep(stopped.collect())
+    pub(crate) fn among(processes: &[Identity]) -> Asleep {
+        let stopped = processes.iter().filter(|process| is_stopped(process.pid));
+        Asleep(stopped.copied().collect())
     }
 
     /// Wakes a process that is none of them.
-    pub(crate) fn wake_other(&self, pid: i32) {
-        if !self.0.contains(&pid) {
-            signal(&[pid], Signal::CONT);
+    pub(crate) fn wake_other(&self, process: Identity) {
+        if !self.0.contains(&process) {
+            process.signal(Signal::CONT);
         }
-    }
-}
-
-/// Sends a signal to all that are still there.
-pub(crate) fn signal(processes: &[i32], signal: Signal) {
-    for pid in processes.iter().filter_map(|pid| Pid::from_raw(*pid)) {
-        let _ = kill_process(pid, signal);
     }
 }
 
 /// A process: its number, and when it was started, in ticks since boot; the two together are never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct Identity {
-    pub(crate) pid: i32,
+pub struct Identity {
+    /// The number.
+    pub pid: i32,
     started: u64,
 }
 
 impl Identity {
     /// Of a process that is there; `None` also for one that has ended and of which its parent has not taken notice.
-    pub(crate) fn of(pid: i32) -> Option<Identity> {
+    pub fn of(pid: i32) -> Option<Identity> {
         let stat = Process::new(pid).ok()?.stat().ok()?;
         let started = stat.starttime;
         (!matches!(stat.state, 'Z' | 'X')).then_some(Identity { pid, started })
@@ -612,7 +614,7 @@ mod tests {
 
         /// Sends a signal, and waits until the process stands still or does not.
         fn signal(&self, number: Signal, stopped: bool) {
-            signal(&[self.pid()], number);
+            Identity::of(self.pid()).unwrap().signal(number);
             self.wait(stopped);
         }
 
@@ -704,10 +706,11 @@ mod tests {
     fn who_was_asleep_is_not_woken() {
         let (asleep, awake) = (Idle::start(), Idle::start());
         asleep.signal(Signal::STOP, true);
-        let seen = Asleep::among(&[asleep.pid(), awake.pid()]);
+        let both = [&asleep, &awake].map(|idle| Identity::of(idle.pid()).unwrap());
+        let seen = Asleep::among(&both);
         awake.signal(Signal::STOP, true);
-        for idle in [&asleep, &awake] {
-            seen.wake_other(idle.pid());
+        for process in both {
+            seen.wake_other(process);
         }
         awake.wait(false);
         assert!(is_stopped(asleep.pid()));

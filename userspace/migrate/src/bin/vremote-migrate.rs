@@ -17,6 +17,7 @@ use vremote_migrate::{
     progress::Progress,
     source::{holds_locks, Failure, Mode, Move, Order, Outcome, Report},
     timeline::Timeline,
+    tree::Identity,
 };
 
 /// Moves a running process, and all that it has started, to another node. Its files follow page by page.
@@ -124,7 +125,12 @@ fn print_report(report: &Report, files: bool) {
 /// Whether it has been done, or can be.
 fn run(arguments: &Arguments) -> Result<bool, Failure> {
     let order = Order {
-        pid: arguments.pid,
+        root: Identity::of(arguments.pid).ok_or_else(|| {
+            Problem::new(
+                format!("there is no process {}", arguments.pid),
+                "ps -e lists the processes",
+            )
+        })?,
         address: arguments.address,
         mode: arguments.mode,
         tcp_established: arguments.tcp_established,

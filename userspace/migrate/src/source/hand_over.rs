@@ -10,14 +10,13 @@ use std::{
 
 use rustix::process::Signal;
 
-use super::{not_own, Move, ANSWER_LIMIT};
+use super::{not_own, Mode, Move, ANSWER_LIMIT};
 use crate::{
     commit::{whose, Whose},
     control::{Command, Commit},
     problem::Problem,
     protocol::{Answer, Request},
     target::{ask, out_of_order},
-    tree::descendants,
 };
 
 /// What has become of a committed tree is asked by this program for so long; then by the daemon of this node.
@@ -55,7 +54,7 @@ impl Move {
         let restore = Request::Restore {
             shell_job: self.tree.shell_job,
             tcp_established: self.order.tcp_established,
-            child: self.order.child.then_some(self.order.pid),
+            child: self.order.child.then_some(self.order.root.pid),
         };
         self.prepare_target(&restore).map_err(Failed::Before)?;
         match self.ask(&Request::Commit) {
@@ -73,19 +72,22 @@ impl Move {
         }
         self.reader.set_limit(Some(ANSWER_LIMIT))?;
         // From here on it does not run again before the target's fate is known, even if this program is killed: CRIU would let it go
-        // on, but it stops at once, until the daemon has found out.
-        self.tree.processes = descendants(self.order.pid)?;
+        // on, but the daemon has it frozen, until it has found out.
+        self.processes = self.family()?;
         // Now that nobody can become somebody else any more.
         if let Some(owner) = &self.order.owner {
-            if let Some(foreign) = owner.foreign(&self.tree.processes) {
+            let all: Vec<_> = self.processes.iter().map(|process| process.pid).collect();
+            if let Some(foreign) = owner.foreign(&all) {
                 return Err(not_own(foreign, owner.uid));
             }
         }
         self.daemon.ask(&Command::Committing(Commit {
             job: self.id,
             boot: self.boot.clone(),
-            processes: self.tree.processes.clone(),
+            processes: self.processes.clone(),
+            lazy: self.mode == Mode::Lazy,
         }))?;
+        // Of lazy memory it is CRIU that keeps it, and only then the daemon: in between it is stopped.
         self.signal(Signal::STOP);
         Ok(())
     }
@@ -108,7 +110,7 @@ impl Move {
             if let Ok((part, boot)) = ask(&self.node, &peer, &self.id) {
                 let anew = boot != self.boot;
                 match whose(part, anew) {
-                    Some(Whose::Theirs) => return Ok(self.order.pid),
+                    Some(Whose::Theirs) => return Ok(self.order.root.pid),
                     Some(Whose::Ours) if anew => {
                         return Err(problem.within(&format!("{peer} has started anew")))
                     }

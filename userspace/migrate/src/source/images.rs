@@ -105,7 +105,7 @@ impl Move {
             .iter()
             .any(|file| !self.known.contains_key(&file.path))
         {
-            let now = Tree::look(self.order.pid)?;
+            let now = Tree::look(self.order.root.pid)?;
             let new: Vec<_> = now
                 .named_files()
                 .into_iter()

@@ -92,7 +92,7 @@ impl Move {
         moved: &'a Count,
     ) -> Dump<'a> {
         Dump {
-            pid: self.order.pid,
+            pid: self.order.root.pid,
             images,
             parent: round.checked_sub(1).map(|before| format!("../{before}")),
             pages,

@@ -19,6 +19,7 @@ use rustix::process::Signal;
 use vremote_channel::{Channel, JobId, Node, Peer, Reader, Writer};
 
 use crate::{
+    cgroup::Cgroup,
     control::{Command, Line},
     files::Known,
     problem::Problem,
@@ -26,7 +27,7 @@ use crate::{
     relay::Count,
     rights::Owner,
     target::out_of_order,
-    tree::{descendants, signal, title, Asleep, Tree},
+    tree::{family, title, Asleep, Identity, Tree},
 };
 
 pub(crate) use images::{leaving, LEAVING};
@@ -63,7 +64,7 @@ impl Mode {
 #[derive(Clone, Debug)]
 pub struct Order {
     /// Root of the tree.
-    pub pid: i32,
+    pub root: Identity,
     /// The target.
     pub address: Ipv4Addr,
     /// `None`: as seems best.
@@ -130,6 +131,8 @@ pub struct Move {
     writer: Writer,
     daemon: Line,
     tree: Tree,
+    /// All of it, as it is frozen.
+    processes: Vec<Identity>,
     /// Who is not to be woken if it goes on here; `None`: nobody is, as nothing has been frozen.
     asleep: Option<Asleep>,
     mode: Mode,
@@ -225,11 +228,21 @@ impl Move {
     /// From here on the tree may be made to stand still. Who stands still already is to do so on, and the daemon knows that as well, should
     /// this program be killed.
     fn before_freezing(&mut self) -> Result<(), Problem> {
-        self.tree.processes = descendants(self.order.pid)?;
-        let asleep = Asleep::among(&self.tree.processes);
+        self.processes = self.family()?;
+        let asleep = Asleep::among(&self.processes);
         self.daemon.ask(&Command::Freezing(asleep.clone()))?;
         self.asleep = Some(asleep);
         Ok(())
+    }
+
+    /// The tree, as it is now.
+    fn family(&self) -> Result<Vec<Identity>, Problem> {
+        let all = family(self.order.root);
+        if all.is_empty() {
+            let pid = self.order.root.pid;
+            return Err(Problem::plain(format!("process {pid} has ended")));
+        }
+        Ok(all)
     }
 
     /// It goes on here: the daemon sees to that, even if this program is killed. A child never runs here.
@@ -239,13 +252,14 @@ impl Move {
         }
         // The daemon has ended.
         if self.order.child {
-            return self.signal(Signal::KILL);
+            return self.order.root.signal(Signal::KILL);
         }
+        // The next one puts it back where it was.
+        let _ = Cgroup::of(&self.name).freeze(false);
         if let Some(asleep) = &self.asleep {
             // Also those that were born before it was frozen. None is left out by waking one twice.
-            let born = descendants(self.order.pid).unwrap_or_default();
-            for pid in self.tree.processes.iter().chain(&born) {
-                asleep.wake_other(*pid);
+            for process in self.processes.iter().chain(&family(self.order.root)) {
+                asleep.wake_other(*process);
             }
         }
     }
@@ -278,7 +292,9 @@ impl Move {
     }
 
     fn signal(&self, number: Signal) {
-        signal(&self.tree.processes, number);
+        for process in &self.processes {
+            process.signal(number);
+        }
     }
 }
 

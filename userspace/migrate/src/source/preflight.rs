@@ -55,21 +55,21 @@ impl Move {
             ));
         }
         let node = Node::this();
-        let tree = Tree::look(order.pid)?;
+        let tree = Tree::look(order.root.pid)?;
         let peer = node.peer_at(order.address)?;
         // A tree that has come here keeps its name, unless only a part of it moves on.
         let is_whole = |name: &Name| {
             let all = Cgroup::of(name).processes();
             all.iter().all(|pid| tree.processes.contains(pid))
         };
-        let name = match Cgroup::tree_of(order.pid).filter(is_whole) {
+        let name = match Cgroup::tree_of(order.root.pid).filter(is_whole) {
             Some(name) => name,
             None => Name::new()?,
         };
         let mut daemon = Line::connect()?;
         daemon.ask(&Command::Leave(Departure {
             name: name.clone(),
-            root: order.pid,
+            root: order.root,
             child: order.child,
             title: tree.title.clone(),
             to: peer.name.clone(),
@@ -99,6 +99,7 @@ impl Move {
             boot,
             name,
             id,
+            processes: Vec::new(),
             reader,
             writer,
             daemon,
