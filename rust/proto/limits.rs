@@ -97,7 +97,8 @@ pub const MAX_PEER_LOCK_OWNERS: u32 = 65_536;
 pub const MAX_INSTALLS: u32 = 4096;
 
 /// What part of an origin's memory may be taken by last versions of pages that are on no disk while remotes own them: one of so many parts.
-/// With more than that, pages are written to disk before they are granted away. A disk that has refused some makes an exception.
+/// With more than that, pages are written to disk before they are granted away; those of a file that a disk has refused bytes of are not,
+/// until there is room again.
 pub const MAX_STASH: u64 = 16;
 
 /// Replies to requests that must not run twice, kept per peer.

@@ -36,7 +36,7 @@ const PINNED_US: u64 = 20_000_000;
 /// While a page is asked for, the message comes again within this time.
 const ASKED_US: u64 = 2_000_000;
 
-/// So many pages of a file are waited for at once, as [`PINNED_US`] says.
+/// Of so many pages of a file this is noted at once; with one more the note that is the oldest gives way.
 const MAX_PINNED: usize = 256;
 
 /// How often a message that meets a folio in transition looks again before it is left to the next time.
@@ -186,10 +186,13 @@ impl Inode {
             unsafe { bindings::unmap_mapping_pages(self.mapping(), page as usize, 1, false) };
         }
         // What a device is about to write would be lost: the message comes again.
-        if folio.pinned() {
-            if self.state.lock().waits_for_device(page, net::now_us()) {
+        let pinned = folio.pinned();
+        if pinned {
+            let (mut state, now) = (self.state.lock(), net::now_us());
+            if state.waits_for_device(page, self.copy(page).seq, now) {
                 return Outcome::Done;
             }
+            drop(state);
             if net::may_log() {
                 pr_warn!(
                     "page {} is given up although a device may be writing to it\n",
@@ -197,11 +200,13 @@ impl Inode {
                 );
             }
         }
+        // What a device still writes to must not stay here as a copy to read: no other node would have that.
+        let keep = header.has(flags::KEEP) && !pinned;
         // A folio that is not uptodate is what is left of a failed read: nothing was written to it.
         let dirty = folio.uptodate() && folio.dirty();
         let put = if header.kind == Kind::Recall && dirty {
             // Without memory the message comes again, when there may be some.
-            let Ok(put) = Put::new(self, &folio, header.has(flags::KEEP)) else {
+            let Ok(put) = Put::new(self, &folio, keep) else {
                 return Outcome::Done;
             };
             Some(put)
@@ -224,7 +229,7 @@ impl Inode {
         let drop_it = match header.kind {
             Kind::Recall => {
                 let pending = state.pending_mut(page);
-                match copy.recall(pending, header.seq, header.has(flags::KEEP), dirty) {
+                match copy.recall(pending, header.seq, keep, dirty) {
                     RecallVerdict::Ack => false,
                     RecallVerdict::Drop => true,
                     RecallVerdict::InFlight => return Outcome::Done,
@@ -280,6 +285,8 @@ impl Inode {
 /// A page that was asked for and not given up, because a device may have it.
 pub(super) struct Pinned {
     page: u64,
+    /// The grant that it is held under: with another one, this was another time.
+    seq: u64,
     /// When it was last asked for (microseconds).
     asked: u64,
     /// For how long it has been asked for in vain (microseconds), in all.
@@ -298,18 +305,26 @@ const NEVER: u64 = u64::MAX;
 impl State {
     /// Notes that others want a page that a device may have; whether they are still to wait. Also after long pauses the time counts on: so
     /// does the origin count.
-    fn waits_for_device(&mut self, page: u64, now: u64) -> bool {
-        if let Some(pinned) = self.pinned.iter_mut().find(|pinned| pinned.page == page) {
+    fn waits_for_device(&mut self, page: u64, seq: u64, now: u64) -> bool {
+        let at = |pinned: &&mut Pinned| (pinned.page, pinned.seq) == (page, seq);
+        if let Some(pinned) = self.pinned.iter_mut().find(at) {
             pinned.kept += (now - pinned.asked).min(ASKED_US);
             pinned.asked = now;
             return pinned.kept < PINNED_US;
         }
         let note = Pinned {
             page,
+            seq,
             asked: now,
             kept: 0,
         };
-        self.pinned.len() < MAX_PINNED && self.pinned.push(note, GFP_ATOMIC).is_ok()
+        if self.pinned.len() < MAX_PINNED {
+            // Without memory it is noted the next time.
+            let _ = self.pinned.push(note, GFP_ATOMIC);
+        } else if let Some(oldest) = self.pinned.iter_mut().min_by_key(|pinned| pinned.asked) {
+            *oldest = note;
+        }
+        true
     }
 
     /// Until when the page is claimed; 0 if it is not.
