@@ -204,11 +204,12 @@ impl<'a> Leaving<'a> {
         let Some(doubt) = &parting.doubt else {
             return end(self.place, &parting, Whose::Ours);
         };
-        registry.undecided(&self.name);
         if let Err(problem) = freeze(&self.name, doubt) {
             // It is stopped, until somebody has it go on.
             eprintln!("vremoted: job {}: it is not frozen: {problem}", self.name);
         }
+        // Only now may an operator decide: nobody freezes again what was let go.
+        registry.undecided(&self.name);
         loop {
             let whose = if parting.tree.child {
                 self.claim_child(&parting, doubt)
