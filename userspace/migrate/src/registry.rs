@@ -60,6 +60,8 @@ pub(crate) enum State {
     },
     /// It has left for this node.
     Moved { to: String },
+    /// What the daemon before this one has noted of it cannot be read: it stays as it is.
+    Unread,
 }
 
 /// A tree that runs here, and its move.
@@ -94,6 +96,7 @@ pub(crate) struct Doubt {
     /// All of the tree.
     pub(crate) processes: Vec<Identity>,
     /// The cgroup that each of them was in.
+    #[serde(default)]
     pub(crate) homes: Vec<Option<Cgroup>>,
 }
 
@@ -122,6 +125,15 @@ struct Saved {
 enum Away {
     Leaving(Box<Parting>),
     Moved { to: String },
+}
+
+/// What those files say.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Loaded {
+    /// Trees that were about to leave.
+    pub(crate) leaving: Vec<Name>,
+    /// Trees of which a file cannot be read.
+    pub(crate) unread: Vec<Name>,
 }
 
 /// Where those files are: not for longer than this node runs.
@@ -172,6 +184,13 @@ impl Record {
 
 fn no_such(name: &Name) -> Problem {
     Problem::new(format!("there is no job {name}"), "vremote jobs lists them")
+}
+
+fn not_read(name: &Name) -> Problem {
+    Problem::new(
+        format!("what is noted about the job {name} cannot be read"),
+        "vremote jobs says what to do",
+    )
 }
 
 impl Registry {
@@ -361,6 +380,9 @@ impl Registry {
                         ),
                         format!("wait until {from} answers; vremote jobs says what to do if it never does"),
                     ))
+                }
+                Some(State::Unread) => {
+                    return Err(not_read(name))
                 }
                 Some(_) => {
                     return Err(Problem::new(
@@ -554,21 +576,40 @@ impl Registry {
             .or_insert_with(|| Record::new(title, state, Vec::new()));
     }
 
-    /// Trees that had left, or were about to, before the daemon started; `hold` opens their files. Gives the names of the latter.
-    pub(crate) fn load(&self, hold: impl Fn(&HeldFile) -> io::Result<File>) -> Vec<Name> {
-        let mut leaving = Vec::new();
+    /// Nothing is to be done with it, as nobody knows where it runs.
+    pub(crate) fn unread(&self, name: &Name) {
+        let mut trees = lock(&self.trees);
+        trees
+            .entry(name.clone())
+            .or_insert_with(|| Record::new("", State::Unread, Vec::new()));
+    }
+
+    /// Trees that had left, or were about to, before the daemon started; `hold` opens their files.
+    pub(crate) fn load(&self, hold: impl Fn(&HeldFile) -> io::Result<File>) -> io::Result<Loaded> {
+        let mut loaded = Loaded::default();
         claims::tidy(&self.away);
-        for entry in fs::read_dir(&self.away).into_iter().flatten().flatten() {
+        let entries = match fs::read_dir(&self.away) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(loaded),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
             let name = Name::try_from(entry.file_name().to_string_lossy().into_owned());
-            let saved = fs::read(entry.path())
-                .ok()
-                .and_then(|bytes| serde_json::from_slice::<Saved>(&bytes).ok());
             let Ok(name) = name else {
                 continue;
             };
-            let Some(saved) = saved else {
-                eprintln!("vremoted: {} is not understood", entry.path().display());
-                continue;
+            let saved = fs::read(entry.path())
+                .and_then(|bytes| serde_json::from_slice::<Saved>(&bytes).map_err(io::Error::from));
+            let saved = match saved {
+                Ok(saved) => saved,
+                Err(error) => {
+                    eprintln!(
+                        "vremoted: job {name}: {}: {error}; remove it if you know that the tree is not at another node",
+                        entry.path().display()
+                    );
+                    loaded.unread.push(name);
+                    continue;
+                }
             };
             let files = saved
                 .files
@@ -586,14 +627,14 @@ impl Registry {
             let files = files.collect();
             let state = match saved.at {
                 Away::Leaving(parting) => {
-                    leaving.push(name.clone());
+                    loaded.leaving.push(name.clone());
                     State::Leaving(*parting)
                 }
                 Away::Moved { to } => State::Moved { to },
             };
             lock(&self.trees).insert(name, Record::new(&saved.title, state, files));
         }
-        leaving
+        Ok(loaded)
     }
 
     /// Forgets a tree that has ended here, and removes its cgroup.
@@ -618,7 +659,8 @@ impl Registry {
                 State::Arriving { .. }
                 | State::Unsure { .. }
                 | State::Leaving(_)
-                | State::Undecided { .. },
+                | State::Undecided { .. }
+                | State::Unread,
             ) => Whereabouts::Moving,
             Some(State::Moved { to }) => Whereabouts::Moved(to.clone()),
         }
@@ -671,7 +713,9 @@ impl Registry {
     pub(crate) fn stop(&self, name: &Name) -> Result<(), Problem> {
         match lock(&self.trees).get(name).map(|record| &record.state) {
             None => Err(no_such(name)),
-            Some(State::Here { .. } | State::Unconfirmed(_)) => Cgroup::of(name).kill(),
+            Some(State::Here { .. } | State::Unconfirmed(_) | State::Unread) => {
+                Cgroup::of(name).kill()
+            }
             Some(State::Arriving { stopper, .. }) => match stopper {
                 Some(stopper) => {
                     stopper.stop();
@@ -706,6 +750,7 @@ impl Registry {
                 "nothing of it is here",
                 format!("vremote jobs resume {name} at {from}"),
             )),
+            Some(State::Unread) => Err(not_read(name)),
             Some(_) => Err(Problem::plain(
                 "it is not in doubt where it runs: there is nothing to decide",
             )),
@@ -724,6 +769,7 @@ impl Registry {
             None => return Err(no_such(name)),
             Some(State::Moved { .. } | State::Unsure { .. }) => None,
             Some(State::Unconfirmed(known)) if !Cgroup::of(name).is_populated() => Some(known),
+            Some(State::Unread) => return Err(not_read(name)),
             Some(_) => {
                 return Err(Problem::new(
                     "there are processes of it here",
@@ -783,6 +829,16 @@ impl Registry {
                     )
                 }
                 State::Moved { to } => ("moved", to.as_str(), None, None),
+                State::Unread => (
+                    "unread",
+                    "",
+                    Cgroup::of(name).first(),
+                    Some(format!(
+                        "what is noted about it cannot be read: the log of vremoted says where. It stays as it is, and this node says of moves \
+                         that it does not know that they are undecided, until that is put right and vremoted is started anew. vremote jobs \
+                         stop {name} ends what is here of it"
+                    )),
+                ),
             };
             control::Job {
                 name: name.to_string(),
@@ -869,7 +925,7 @@ mod tests {
         commit(&registry, &name, job);
         assert_eq!(registry.part(&job), Part::Undecided);
         let again = Registry::at(place.path().join("away"));
-        assert_eq!(again.load(never), [name.clone()]);
+        assert_eq!(again.load(never).unwrap().leaving, [name.clone()]);
         assert_eq!(again.part(&job), Part::Undecided);
         again.undecided(&name);
         assert!(again.list()[0].advice.is_some());
@@ -879,8 +935,25 @@ mod tests {
         again.moved(&name, "b");
         assert_eq!(again.part(&job), Part::Nothing);
         let last = Registry::at(place.path().join("away"));
-        assert_eq!(last.load(never), []);
+        assert_eq!(last.load(never).unwrap(), Loaded::default());
         assert_eq!(last.whereabouts(&name), Whereabouts::Moved("b".into()));
+    }
+
+    #[test]
+    fn what_cannot_be_read_does_not_leave() {
+        let (place, registry) = registry();
+        let (name, job) = (Name::new().unwrap(), JobId::new());
+        let away = place.path().join("away");
+        assert_eq!(registry.load(never).unwrap(), Loaded::default());
+        fs::create_dir(&away).unwrap();
+        fs::write(away.join(name.as_str()), "{}").unwrap();
+        assert_eq!(registry.load(never).unwrap().unread, [name.clone()]);
+        registry.unread(&name);
+        registry.found(&name, "prog", 7);
+        assert!(registry.leave(tree(&name), None).is_err());
+        assert!(registry.arrive(&name, "prog", "b", job, None).is_err());
+        assert_eq!(registry.whereabouts(&name), Whereabouts::Moving);
+        assert!(away.join(name.as_str()).exists());
     }
 
     #[test]
@@ -944,7 +1017,7 @@ mod tests {
         registry.not_arrived(&name);
         assert_eq!(registry.whereabouts(&name), Whereabouts::Moved("c".into()));
         let again = Registry::at(place.path().join("away"));
-        again.load(never);
+        again.load(never).unwrap();
         assert_eq!(again.whereabouts(&name), Whereabouts::Moved("c".into()));
         let other = Name::new().unwrap();
         registry.arrive(&other, "prog", "c", job, None).unwrap();
