@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::{problem::Problem, protocol::Name};
@@ -102,6 +103,14 @@ impl Cgroup {
         fs::write(self.0.join("cgroup.freeze"), if frozen { "1" } else { "0" })
     }
 
+    /// Lets go on all that is in it. There may be no such cgroup.
+    pub(crate) fn thaw(&self) -> io::Result<()> {
+        match self.freeze(false) {
+            Err(error) if is_gone(&error) => Ok(()),
+            thawed => thawed,
+        }
+    }
+
     /// Takes a process in, with all its threads.
     pub(crate) fn take(&self, pid: i32) -> io::Result<()> {
         fs::write(self.0.join("cgroup.procs"), pid.to_string())
@@ -127,4 +136,10 @@ impl Cgroup {
     pub(crate) fn remove(&self) {
         let _ = fs::remove_dir(&self.0);
     }
+}
+
+/// Whether an error says that there is no such cgroup, or that it was removed between open and write.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(Errno::NODEV.raw_os_error())
 }

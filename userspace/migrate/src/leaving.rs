@@ -180,7 +180,7 @@ impl<'a> Leaving<'a> {
             release(&parting);
             if let Some(asleep) = parting.asleep.as_ref().filter(|_| !parting.tree.child) {
                 for process in still_there(&parting) {
-                    asleep.wake_other(process);
+                    insist(&self.name, || asleep.wake_other(process));
                 }
             }
             self.place.registry.stayed(&self.name);
@@ -226,7 +226,8 @@ impl<'a> Leaving<'a> {
                 }
             };
             // Looked at after the answer: what was killed here is not this node's, whatever the target has forgotten since.
-            let whose = if doubt.processes.iter().any(Identity::is_there) {
+            let mut processes = doubt.processes.iter();
+            let whose = if processes.any(|process| process.look().unwrap_or(true)) {
                 whose
             } else {
                 Some(Whose::Theirs)
@@ -264,6 +265,18 @@ impl<'a> Leaving<'a> {
     }
 }
 
+/// Does what may fail only for a while, as without a free descriptor or memory, until it is done: what comes after it relies on that.
+fn insist(name: &Name, attempt: impl Fn() -> io::Result<()>) {
+    let mut said = false;
+    while let Err(error) = attempt() {
+        if !said {
+            eprintln!("vremoted: job {name}: {error}; that is tried until it succeeds");
+        }
+        said = true;
+        thread::sleep(ASK_PAUSE);
+    }
+}
+
 /// Sees to it that a tree stands still, whatever signals it is sent: in a cgroup that is frozen. One that has come here is in its own already.
 fn freeze(name: &Name, doubt: &Doubt) -> Result<(), Problem> {
     let group = Cgroup::make(name)?;
@@ -278,11 +291,12 @@ fn freeze(name: &Name, doubt: &Doubt) -> Result<(), Problem> {
 /// Puts a tree back where it was, and no longer freezes it. If that place is gone, as with a session that has ended, it goes on where it is. A
 /// child, which is never to run here, is ended.
 fn release(parting: &Parting) {
-    let group = Cgroup::of(&parting.tree.name);
+    let name = &parting.tree.name;
+    let group = Cgroup::of(name);
     if parting.tree.child {
-        parting.tree.root.signal(Signal::KILL);
+        insist(name, || parting.tree.root.signal(Signal::KILL));
         if let Err(problem) = group.kill() {
-            eprintln!("vremoted: job {}: {problem}", parting.tree.name);
+            eprintln!("vremoted: job {name}: {problem}");
         }
         return group.remove();
     }
@@ -302,7 +316,7 @@ fn release(parting: &Parting) {
         }
     }
     // There may be none, if memory was lazy.
-    let _ = group.freeze(false);
+    insist(name, || group.thaw());
     group.remove();
 }
 
@@ -364,10 +378,10 @@ fn end(place: &Place, parting: &Parting, whose: Whose) {
         Whose::Theirs => {
             // Before the target can hear it: the tree may come back under the same numbers.
             for process in processes {
-                process.signal(Signal::KILL);
+                insist(name, || process.signal(Signal::KILL));
             }
-            // Should anybody else be in there.
-            let _ = Cgroup::of(name).freeze(false);
+            // Should anybody else be in there. None of the tree is to go on any more.
+            insist(name, || Cgroup::of(name).thaw());
             place.registry.moved(name, &parting.tree.to);
         }
     }
@@ -376,7 +390,7 @@ fn end(place: &Place, parting: &Parting, whose: Whose) {
 /// All of a tree that is there: also who was born before it was frozen. Some are named twice.
 fn still_there(parting: &Parting) -> Vec<Identity> {
     let known = parting.doubt.iter().flat_map(|doubt| &doubt.processes);
-    let known = known.filter(|process| process.is_there());
+    let known = known.filter(|process| process.look().unwrap_or(true));
     known.copied().chain(family(parting.tree.root)).collect()
 }
 
@@ -398,10 +412,9 @@ fn wake(asleep: &Asleep, parting: &Parting) {
             );
         }
         for process in still_there(parting) {
-            if is_held(process.pid) {
+            let is_ours = || known.contains(&&process) || is_stopped(process.pid);
+            if is_held(process.pid) || is_ours() && asleep.wake_other(process).is_err() {
                 quiet = 0;
-            } else if known.contains(&&process) || is_stopped(process.pid) {
-                asleep.wake_other(process);
             }
         }
         thread::sleep(LOOK_PAUSE);
