@@ -281,9 +281,8 @@ fn insist(name: &Name, attempt: impl Fn() -> io::Result<()>) {
 fn freeze(name: &Name, doubt: &Doubt) -> Result<(), Problem> {
     let group = Cgroup::make(name)?;
     let frozen = group.freeze(true).and_then(|()| {
-        let all = doubt.processes.iter();
-        all.filter(|process| process.is_there())
-            .try_for_each(|process| group.take(process.pid))
+        let mut all = doubt.processes.iter();
+        all.try_for_each(|process| group.take_one(process))
     });
     frozen.map_err(|error| Problem::plain(format!("{}: {error}", group.path().display())))
 }
