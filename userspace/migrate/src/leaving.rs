@@ -136,8 +136,15 @@ impl<'a> Leaving<'a> {
             .keep(parting.map_or(0, |parting| parting.tree.root.pid))
     }
 
-    /// That tree. Whoever moves it may still be at work: it hears that the daemon is gone as soon as it has something to say.
+    /// That tree. Whoever moves it may still be at work: it hears that the daemon is gone as soon as it has something to say. Waits until CRIU has
+    /// done with lazy memory: it could not get at that of a frozen tree.
     pub(crate) fn again(place: &'a Place, name: Name, charge: Charge) -> Leaving<'a> {
+        let doubt = place.registry.parting(&name).and_then(|it| it.doubt);
+        if let Some(doubt) = doubt.filter(|doubt| doubt.lazy) {
+            while doubt.processes.iter().any(|process| is_held(process.pid)) {
+                thread::sleep(LOOK_PAUSE);
+            }
+        }
         Leaving {
             place,
             name,
@@ -164,6 +171,7 @@ impl<'a> Leaving<'a> {
             boot: commit.boot,
             homes: all.map(|process| Cgroup::around(process.pid)).collect(),
             processes: commit.processes,
+            lazy: commit.lazy,
         };
         let noted = doubt.clone();
         let advance = |parting: &mut Parting| parting.doubt = Some(noted);
@@ -204,6 +212,13 @@ impl<'a> Leaving<'a> {
         let Some(doubt) = &parting.doubt else {
             return end(self.place, &parting, Whose::Ours);
         };
+        // An operator has said so, and the daemon that was told was killed before it had let the tree go on; or whoever moved it has found it out
+        // while there was no daemon, and it runs.
+        let is_ours =
+            || self.place.claims.holds(&doubt.job) || registry.has_stayed(&self.name, &doubt.job);
+        if !parting.tree.child && is_ours() {
+            return end(self.place, &parting, Whose::Ours);
+        }
         if let Err(problem) = freeze(&self.name, doubt) {
             // It is stopped, until somebody has it go on.
             eprintln!("vremoted: job {}: it is not frozen: {problem}", self.name);
@@ -213,8 +228,7 @@ impl<'a> Leaving<'a> {
         loop {
             let whose = if parting.tree.child {
                 self.claim_child(&parting, doubt)
-            } else if self.place.claims.holds(&doubt.job) {
-                // An operator has said so, and the daemon that was told was killed before it had let the tree go on.
+            } else if is_ours() {
                 Some(Whose::Ours)
             } else {
                 match ask(&self.place.node, &parting.tree.to, &doubt.job) {

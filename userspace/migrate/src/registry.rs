@@ -8,7 +8,7 @@ use std::{
     fs::{self, DirBuilder, File},
     io,
     os::unix::fs::DirBuilderExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         mpsc::{Receiver, Sender},
         Mutex, MutexGuard, PoisonError,
@@ -98,6 +98,9 @@ pub(crate) struct Doubt {
     /// The cgroup that each of them was in.
     #[serde(default)]
     pub(crate) homes: Vec<Option<Cgroup>>,
+    /// CRIU has them give out their memory.
+    #[serde(default)]
+    pub(crate) lazy: bool,
 }
 
 /// What is known of a tree.
@@ -138,6 +141,17 @@ pub(crate) struct Loaded {
 
 /// Where those files are: not for longer than this node runs.
 const AWAY: &str = "/run/vremote/away";
+
+/// What the name of a file ends in that is beside one of them: it says of which move the tree goes on here, found out while no daemon ran.
+const STAYED: &str = "stayed";
+
+/// [`Registry::stayed`] for the daemon that is started next.
+pub(crate) fn note_stayed(name: &Name, job: &JobId) -> io::Result<()> {
+    claims::write(
+        &Path::new(AWAY).join(name.as_str()).with_extension(STAYED),
+        job,
+    )
+}
 
 /// A job that waits for a stream of pages.
 #[derive(Debug)]
@@ -232,7 +246,17 @@ impl Registry {
     }
 
     fn unsave(&self, name: &Name) {
-        let _ = fs::remove_file(self.away.join(name.as_str()));
+        let path = self.away.join(name.as_str());
+        let _ = fs::remove_file(&path);
+        let _ = fs::remove_file(path.with_extension(STAYED));
+    }
+
+    /// Whether it was found out, while no daemon ran, that the tree of a move goes on here.
+    pub(crate) fn has_stayed(&self, name: &Name, job: &JobId) -> bool {
+        let path = self.away.join(name.as_str()).with_extension(STAYED);
+        let noted = fs::read(path).map(|bytes| serde_json::from_slice::<JobId>(&bytes));
+        // Of an earlier move of the tree it says nothing.
+        matches!(noted, Ok(Ok(noted)) if noted == *job)
     }
 
     /// A tree arrives. It must not be here, nor leaving.
@@ -900,6 +924,7 @@ mod tests {
             boot: "1".into(),
             processes: Vec::new(),
             homes: Vec::new(),
+            lazy: false,
         };
         registry
             .advance(name, |parting| parting.doubt = Some(doubt))
@@ -940,6 +965,25 @@ mod tests {
     }
 
     #[test]
+    fn what_was_found_out_is_of_one_move() {
+        let (place, registry) = registry();
+        let (name, job) = (Name::new().unwrap(), JobId::new());
+        registry.leave(tree(&name), None).unwrap();
+        commit(&registry, &name, job);
+        assert!(!registry.has_stayed(&name, &job));
+        let note = place
+            .path()
+            .join("away")
+            .join(name.as_str())
+            .with_extension(STAYED);
+        claims::write(&note, &job).unwrap();
+        assert!(registry.has_stayed(&name, &job));
+        assert!(!registry.has_stayed(&name, &JobId::new()));
+        registry.stayed(&name);
+        assert!(!note.exists());
+    }
+
+    #[test]
     fn what_cannot_be_read_does_not_leave() {
         let (place, registry) = registry();
         let (name, job) = (Name::new().unwrap(), JobId::new());
@@ -967,6 +1011,7 @@ mod tests {
             boot: "1".into(),
             processes: Vec::new(),
             homes: Vec::new(),
+            lazy: false,
         };
         assert!(registry
             .advance(&name, |parting| parting.doubt = Some(doubt))

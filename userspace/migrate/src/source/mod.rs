@@ -25,6 +25,7 @@ use crate::{
     files::Known,
     problem::Problem,
     protocol::{Answer, Name, Request},
+    registry::note_stayed,
     relay::Count,
     rights::Owner,
     target::out_of_order,
@@ -255,7 +256,10 @@ impl Move {
         if self.order.child {
             return say(self.order.root.signal(Signal::KILL));
         }
-        // The next one puts it back where it was.
+        // The next one puts it back where it was, and is not to freeze it again first.
+        if self.asleep.is_some() {
+            say(note_stayed(&self.name, &self.id));
+        }
         say(Cgroup::of(&self.name).thaw());
         if let Some(asleep) = &self.asleep {
             // Also those that were born before it was frozen. None is left out by waking one twice.
