@@ -512,7 +512,10 @@ impl Registry {
         let State::Leaving(parting) = &record.state else {
             return;
         };
-        match parting.before.clone() {
+        // What could not be put back where it was is a job as if it had come here.
+        let kept = Cgroup::of(name).is_populated();
+        let kept = kept.then(|| (String::new(), parting.tree.root.pid));
+        match parting.before.clone().or(kept) {
             Some((from, pid)) => {
                 record.set(State::Here {
                     from,
