@@ -35,6 +35,9 @@ const CRIU_ENDS_LIMIT: Duration = Duration::from_secs(60);
 /// How often it is looked whether it has.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
+/// The same once it has not within that.
+const LONG_PAUSE: Duration = Duration::from_millis(500);
+
 /// Looks in a row that show no CRIU: then there is none, and what it has stopped last has stopped.
 const QUIET_LOOKS: u32 = 20;
 
@@ -414,6 +417,7 @@ fn wake(asleep: &Asleep, parting: &Parting) {
     let known = parting.doubt.iter().flat_map(|doubt| &doubt.processes);
     let known: Vec<_> = known.collect();
     let mut until = Some(Instant::now() + CRIU_ENDS_LIMIT);
+    let mut pause = LOOK_PAUSE;
     let mut quiet = 0;
     while quiet < QUIET_LOOKS {
         quiet += 1;
@@ -423,6 +427,7 @@ fn wake(asleep: &Asleep, parting: &Parting) {
                 parting.tree.name,
                 CRIU_ENDS_LIMIT.as_secs()
             );
+            pause = LONG_PAUSE;
         }
         for process in still_there(parting) {
             let is_ours = || known.contains(&&process) || is_stopped(process.pid);
@@ -430,7 +435,7 @@ fn wake(asleep: &Asleep, parting: &Parting) {
                 quiet = 0;
             }
         }
-        thread::sleep(LOOK_PAUSE);
+        thread::sleep(pause);
     }
 }
 

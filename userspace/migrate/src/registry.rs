@@ -5,9 +5,8 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::{self, DirBuilder, File},
+    fs::{self, File},
     io,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{
         mpsc::{Receiver, Sender},
@@ -231,10 +230,7 @@ impl Registry {
             at,
             files: record.files.iter().map(|(file, _)| file.clone()).collect(),
         };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.away)?;
+        claims::make_private(&self.away)?;
         claims::write(&self.away.join(name.as_str()), &saved)
     }
 
