@@ -10,9 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::{problem::Problem, protocol::Name};
+use crate::{
+    problem::Problem,
+    protocol::Name,
+    tree::{is_no_process, Identity},
+};
 
 /// Where cgroups of version 2 are.
 const ROOT: &str = "/sys/fs/cgroup";
@@ -36,19 +41,22 @@ impl Cgroup {
     /// Makes it; it may be there, empty, from an earlier stay.
     pub(crate) fn make(name: &Name) -> Result<Cgroup, Problem> {
         let group = Cgroup::of(name);
-        let made = fs::create_dir_all(&group.0);
-        let has_kill = group.0.join("cgroup.kill").exists();
-        match made {
-            Ok(()) if has_kill => Ok(group),
-            Ok(()) => Err(Problem::new(
-                format!("{ROOT} is not a hierarchy of cgroups of version 2"),
-                "mount -t cgroup2 cgroup2 /sys/fs/cgroup",
-            )),
-            Err(error) => Err(Problem::new(
-                format!("{}: {error}", group.0.display()),
-                "mount -t cgroup2 cgroup2 /sys/fs/cgroup",
-            )),
+        Cgroup::check()?;
+        fs::create_dir_all(&group.0)
+            .map_err(|error| Problem::plain(format!("{}: {error}", group.0.display())))?;
+        Ok(group)
+    }
+
+    /// Whether this node has cgroups of version 2. What else is needed of them is older than any kernel with `vremote`.
+    pub(crate) fn check() -> Result<(), Problem> {
+        // Version 1 has no such file.
+        if Path::new(ROOT).join("cgroup.controllers").exists() {
+            return Ok(());
         }
+        Err(Problem::new(
+            format!("{ROOT} is not a hierarchy of cgroups of version 2"),
+            "mount -t cgroup2 cgroup2 /sys/fs/cgroup; under systemd: systemd.unified_cgroup_hierarchy=1 on the kernel's command line",
+        ))
     }
 
     /// The one that a process is in, be it ours or not.
@@ -102,6 +110,33 @@ impl Cgroup {
         fs::write(self.0.join("cgroup.freeze"), if frozen { "1" } else { "0" })
     }
 
+    /// Lets go on all that is in it. There may be no such cgroup.
+    pub(crate) fn thaw(&self) -> io::Result<()> {
+        match self.freeze(false) {
+            Err(error) if is_gone(&error) => Ok(()),
+            thawed => thawed,
+        }
+    }
+
+    /// Takes in a process of a tree, if it has not ended; who has its number since then is put back.
+    pub(crate) fn take_one(&self, process: &Identity) -> io::Result<()> {
+        if !process.look()? {
+            return Ok(());
+        }
+        let before = Cgroup::around(process.pid);
+        match self.take(process.pid) {
+            Err(error) if is_no_process(&error) => return Ok(()),
+            taken => taken?,
+        }
+        match before {
+            Some(before) if !process.look()? => match before.take(process.pid) {
+                Err(error) if is_no_process(&error) => Ok(()),
+                put_back => put_back,
+            },
+            _ => Ok(()),
+        }
+    }
+
     /// Takes a process in, with all its threads.
     pub(crate) fn take(&self, pid: i32) -> io::Result<()> {
         fs::write(self.0.join("cgroup.procs"), pid.to_string())
@@ -127,4 +162,10 @@ impl Cgroup {
     pub(crate) fn remove(&self) {
         let _ = fs::remove_dir(&self.0);
     }
+}
+
+/// Whether an error says that there is no such cgroup, or that it was removed between open and write.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(Errno::NODEV.raw_os_error())
 }

@@ -5,9 +5,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, DirBuilder},
+    fs::{self, Permissions},
     io::{self, Write},
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -73,10 +73,7 @@ impl Claims {
         }
         let name = Name::new()?;
         // Who knows a move's id may send pages for it.
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.directory)?;
+        make_private(&self.directory)?;
         let path = self.directory.join(name.as_str());
         let directory = || fs::File::open(&self.directory)?.sync_all();
         put(&path, &claim, fs::File::sync_all)
@@ -106,6 +103,12 @@ impl Claims {
         self.lock().remove(name);
         let _ = fs::remove_file(self.directory.join(name.as_str()));
     }
+}
+
+/// Makes a directory that only root may look into; it may be there.
+pub(crate) fn make_private(directory: &Path) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    fs::set_permissions(directory, Permissions::from_mode(0o700))
 }
 
 /// Puts a value into a file, all of it or, on an error or if this program is killed, nothing: what was there stays then. Should the machine fail,
@@ -167,10 +170,13 @@ mod tests {
             peer: "b".into(),
             boot: "1".into(),
         };
+        fs::create_dir(&directory).unwrap();
         let claims = Claims::load(directory.clone());
         assert!(!claims.holds(&claim.job));
         claims.add(claim.clone()).unwrap();
         claims.add(claim.clone()).unwrap();
+        let mode = fs::metadata(&directory).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
         let half = directory.join("0123456789abcdef.new");
         fs::write(&half, "{").unwrap();
         let claims = Claims::load(directory.clone());

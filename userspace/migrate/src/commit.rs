@@ -32,7 +32,7 @@
 //! | before `Commit` | goes on at once | takes everything back: the connection has ended |
 //! | the connection, after `Commit` | stands still and asks | runs on and asks (lazy, and memory is missing: kills its tree) |
 //! | `vremote-migrate` | its daemon asks in its place | as above |
-//! | the source's `vremoted` | its file says that it is undecided; the next one asks | asks until there is one |
+//! | the source's `vremoted` | its file says that it is undecided; the next one asks, if `vremote-migrate` has not found out before | asks until there is one |
 //! | the target's `vremoted` | as for the connection | its file says whether the tree was let go. If so, and the tree is there, it runs; if not, what is there is killed |
 //! | CRIU of the target | hears "nothing" | kills what there is |
 //! | the source starts anew | nothing of it is there | runs on as the only one |

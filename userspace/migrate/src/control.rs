@@ -111,7 +111,7 @@ pub struct Job {
     pub name: String,
     /// What it is.
     pub title: String,
-    /// `arriving`, `unconfirmed`, `unsure`, `here`, `leaving`, `undecided`, `moved`.
+    /// `arriving`, `unconfirmed`, `unsure`, `here`, `leaving`, `undecided`, `moved`, `unread`.
     pub state: String,
     /// The other node.
     pub node: String,

@@ -75,9 +75,9 @@ pub fn run(port: u16) -> Result<(), Problem> {
         unread: false.into(),
     });
     leaving::tidy();
-    let leaving = place.registry.load(hold_one);
-    target::recover(&place)?;
-    for name in leaving {
+    let loaded = place.registry.load(hold_one)?;
+    target::recover(&place, loaded.unread)?;
+    for name in loaded.leaving {
         let place = place.clone();
         let charge = Leaving::charge(&place, &name);
         // It is settled when it is dropped.

@@ -35,6 +35,9 @@ const CRIU_ENDS_LIMIT: Duration = Duration::from_secs(60);
 /// How often it is looked whether it has.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
+/// The same once it has not within that.
+const LONG_PAUSE: Duration = Duration::from_millis(500);
+
 /// Looks in a row that show no CRIU: then there is none, and what it has stopped last has stopped.
 const QUIET_LOOKS: u32 = 20;
 
@@ -136,8 +139,15 @@ impl<'a> Leaving<'a> {
             .keep(parting.map_or(0, |parting| parting.tree.root.pid))
     }
 
-    /// That tree. Whoever moves it may still be at work: it hears that the daemon is gone as soon as it has something to say.
+    /// That tree. Whoever moves it may still be at work: it hears that the daemon is gone as soon as it has something to say. Waits until CRIU has
+    /// done with lazy memory: it could not get at that of a frozen tree.
     pub(crate) fn again(place: &'a Place, name: Name, charge: Charge) -> Leaving<'a> {
+        let doubt = place.registry.parting(&name).and_then(|it| it.doubt);
+        if let Some(doubt) = doubt.filter(|doubt| doubt.lazy) {
+            while doubt.processes.iter().any(|process| is_held(process.pid)) {
+                thread::sleep(LOOK_PAUSE);
+            }
+        }
         Leaving {
             place,
             name,
@@ -164,6 +174,7 @@ impl<'a> Leaving<'a> {
             boot: commit.boot,
             homes: all.map(|process| Cgroup::around(process.pid)).collect(),
             processes: commit.processes,
+            lazy: commit.lazy,
         };
         let noted = doubt.clone();
         let advance = |parting: &mut Parting| parting.doubt = Some(noted);
@@ -180,7 +191,7 @@ impl<'a> Leaving<'a> {
             release(&parting);
             if let Some(asleep) = parting.asleep.as_ref().filter(|_| !parting.tree.child) {
                 for process in still_there(&parting) {
-                    asleep.wake_other(process);
+                    insist(&self.name, || asleep.wake_other(process));
                 }
             }
             self.place.registry.stayed(&self.name);
@@ -204,16 +215,23 @@ impl<'a> Leaving<'a> {
         let Some(doubt) = &parting.doubt else {
             return end(self.place, &parting, Whose::Ours);
         };
-        registry.undecided(&self.name);
+        // An operator has said so, and the daemon that was told was killed before it had let the tree go on; or whoever moved it has found it out
+        // while there was no daemon, and it runs.
+        let is_ours =
+            || self.place.claims.holds(&doubt.job) || registry.has_stayed(&self.name, &doubt.job);
+        if !parting.tree.child && is_ours() {
+            return end(self.place, &parting, Whose::Ours);
+        }
         if let Err(problem) = freeze(&self.name, doubt) {
             // It is stopped, until somebody has it go on.
             eprintln!("vremoted: job {}: it is not frozen: {problem}", self.name);
         }
+        // Only now may an operator decide: nobody freezes again what was let go.
+        registry.undecided(&self.name);
         loop {
             let whose = if parting.tree.child {
                 self.claim_child(&parting, doubt)
-            } else if self.place.claims.holds(&doubt.job) {
-                // An operator has said so, and the daemon that was told was killed before it had let the tree go on.
+            } else if is_ours() {
                 Some(Whose::Ours)
             } else {
                 match ask(&self.place.node, &parting.tree.to, &doubt.job) {
@@ -225,7 +243,8 @@ impl<'a> Leaving<'a> {
                 }
             };
             // Looked at after the answer: what was killed here is not this node's, whatever the target has forgotten since.
-            let whose = if doubt.processes.iter().any(Identity::is_there) {
+            let mut processes = doubt.processes.iter();
+            let whose = if processes.any(|process| process.look().unwrap_or(true)) {
                 whose
             } else {
                 Some(Whose::Theirs)
@@ -263,13 +282,24 @@ impl<'a> Leaving<'a> {
     }
 }
 
+/// Does what may fail only for a while, as without a free descriptor or memory, until it is done: what comes after it relies on that.
+fn insist(name: &Name, attempt: impl Fn() -> io::Result<()>) {
+    let mut said = false;
+    while let Err(error) = attempt() {
+        if !said {
+            eprintln!("vremoted: job {name}: {error}; that is tried until it succeeds");
+        }
+        said = true;
+        thread::sleep(ASK_PAUSE);
+    }
+}
+
 /// Sees to it that a tree stands still, whatever signals it is sent: in a cgroup that is frozen. One that has come here is in its own already.
 fn freeze(name: &Name, doubt: &Doubt) -> Result<(), Problem> {
     let group = Cgroup::make(name)?;
     let frozen = group.freeze(true).and_then(|()| {
-        let all = doubt.processes.iter();
-        all.filter(|process| process.is_there())
-            .try_for_each(|process| group.take(process.pid))
+        let mut all = doubt.processes.iter();
+        all.try_for_each(|process| group.take_one(process))
     });
     frozen.map_err(|error| Problem::plain(format!("{}: {error}", group.path().display())))
 }
@@ -277,11 +307,12 @@ fn freeze(name: &Name, doubt: &Doubt) -> Result<(), Problem> {
 /// Puts a tree back where it was, and no longer freezes it. If that place is gone, as with a session that has ended, it goes on where it is. A
 /// child, which is never to run here, is ended.
 fn release(parting: &Parting) {
-    let group = Cgroup::of(&parting.tree.name);
+    let name = &parting.tree.name;
+    let group = Cgroup::of(name);
     if parting.tree.child {
-        parting.tree.root.signal(Signal::KILL);
+        insist(name, || parting.tree.root.signal(Signal::KILL));
         if let Err(problem) = group.kill() {
-            eprintln!("vremoted: job {}: {problem}", parting.tree.name);
+            eprintln!("vremoted: job {name}: {problem}");
         }
         return group.remove();
     }
@@ -301,7 +332,7 @@ fn release(parting: &Parting) {
         }
     }
     // There may be none, if memory was lazy.
-    let _ = group.freeze(false);
+    insist(name, || group.thaw());
     group.remove();
 }
 
@@ -363,10 +394,10 @@ fn end(place: &Place, parting: &Parting, whose: Whose) {
         Whose::Theirs => {
             // Before the target can hear it: the tree may come back under the same numbers.
             for process in processes {
-                process.signal(Signal::KILL);
+                insist(name, || process.signal(Signal::KILL));
             }
-            // Should anybody else be in there.
-            let _ = Cgroup::of(name).freeze(false);
+            // Should anybody else be in there. None of the tree is to go on any more.
+            insist(name, || Cgroup::of(name).thaw());
             place.registry.moved(name, &parting.tree.to);
         }
     }
@@ -375,7 +406,7 @@ fn end(place: &Place, parting: &Parting, whose: Whose) {
 /// All of a tree that is there: also who was born before it was frozen. Some are named twice.
 fn still_there(parting: &Parting) -> Vec<Identity> {
     let known = parting.doubt.iter().flat_map(|doubt| &doubt.processes);
-    let known = known.filter(|process| process.is_there());
+    let known = known.filter(|process| process.look().unwrap_or(true));
     known.copied().chain(family(parting.tree.root)).collect()
 }
 
@@ -386,6 +417,7 @@ fn wake(asleep: &Asleep, parting: &Parting) {
     let known = parting.doubt.iter().flat_map(|doubt| &doubt.processes);
     let known: Vec<_> = known.collect();
     let mut until = Some(Instant::now() + CRIU_ENDS_LIMIT);
+    let mut pause = LOOK_PAUSE;
     let mut quiet = 0;
     while quiet < QUIET_LOOKS {
         quiet += 1;
@@ -395,15 +427,15 @@ fn wake(asleep: &Asleep, parting: &Parting) {
                 parting.tree.name,
                 CRIU_ENDS_LIMIT.as_secs()
             );
+            pause = LONG_PAUSE;
         }
         for process in still_there(parting) {
-            if is_held(process.pid) {
+            let is_ours = || known.contains(&&process) || is_stopped(process.pid);
+            if is_held(process.pid) || is_ours() && asleep.wake_other(process).is_err() {
                 quiet = 0;
-            } else if known.contains(&&process) || is_stopped(process.pid) {
-                asleep.wake_other(process);
             }
         }
-        thread::sleep(LOOK_PAUSE);
+        thread::sleep(pause);
     }
 }
 

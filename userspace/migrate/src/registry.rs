@@ -5,10 +5,9 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::{self, DirBuilder, File},
+    fs::{self, File},
     io,
-    os::unix::fs::DirBuilderExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         mpsc::{Receiver, Sender},
         Mutex, MutexGuard, PoisonError,
@@ -60,6 +59,8 @@ pub(crate) enum State {
     },
     /// It has left for this node.
     Moved { to: String },
+    /// What the daemon before this one has noted of it cannot be read: it stays as it is.
+    Unread,
 }
 
 /// A tree that runs here, and its move.
@@ -94,7 +95,11 @@ pub(crate) struct Doubt {
     /// All of the tree.
     pub(crate) processes: Vec<Identity>,
     /// The cgroup that each of them was in.
+    #[serde(default)]
     pub(crate) homes: Vec<Option<Cgroup>>,
+    /// CRIU has them give out their memory.
+    #[serde(default)]
+    pub(crate) lazy: bool,
 }
 
 /// What is known of a tree.
@@ -124,8 +129,28 @@ enum Away {
     Moved { to: String },
 }
 
+/// What those files say.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Loaded {
+    /// Trees that were about to leave.
+    pub(crate) leaving: Vec<Name>,
+    /// Trees of which a file cannot be read.
+    pub(crate) unread: Vec<Name>,
+}
+
 /// Where those files are: not for longer than this node runs.
 const AWAY: &str = "/run/vremote/away";
+
+/// What the name of a file ends in that is beside one of them: it says of which move the tree goes on here, found out while no daemon ran.
+const STAYED: &str = "stayed";
+
+/// [`Registry::stayed`] for the daemon that is started next.
+pub(crate) fn note_stayed(name: &Name, job: &JobId) -> io::Result<()> {
+    claims::write(
+        &Path::new(AWAY).join(name.as_str()).with_extension(STAYED),
+        job,
+    )
+}
 
 /// A job that waits for a stream of pages.
 #[derive(Debug)]
@@ -174,6 +199,13 @@ fn no_such(name: &Name) -> Problem {
     Problem::new(format!("there is no job {name}"), "vremote jobs lists them")
 }
 
+fn not_read(name: &Name) -> Problem {
+    Problem::new(
+        format!("what is noted about the job {name} cannot be read"),
+        "vremote jobs says what to do",
+    )
+}
+
 impl Registry {
     /// Which keeps what has left in this directory.
     fn at(away: PathBuf) -> Registry {
@@ -198,10 +230,7 @@ impl Registry {
             at,
             files: record.files.iter().map(|(file, _)| file.clone()).collect(),
         };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.away)?;
+        claims::make_private(&self.away)?;
         claims::write(&self.away.join(name.as_str()), &saved)
     }
 
@@ -213,7 +242,17 @@ impl Registry {
     }
 
     fn unsave(&self, name: &Name) {
-        let _ = fs::remove_file(self.away.join(name.as_str()));
+        let path = self.away.join(name.as_str());
+        let _ = fs::remove_file(&path);
+        let _ = fs::remove_file(path.with_extension(STAYED));
+    }
+
+    /// Whether it was found out, while no daemon ran, that the tree of a move goes on here.
+    pub(crate) fn has_stayed(&self, name: &Name, job: &JobId) -> bool {
+        let path = self.away.join(name.as_str()).with_extension(STAYED);
+        let noted = fs::read(path).map(|bytes| serde_json::from_slice::<JobId>(&bytes));
+        // Of an earlier move of the tree it says nothing.
+        matches!(noted, Ok(Ok(noted)) if noted == *job)
     }
 
     /// A tree arrives. It must not be here, nor leaving.
@@ -362,6 +401,9 @@ impl Registry {
                         format!("wait until {from} answers; vremote jobs says what to do if it never does"),
                     ))
                 }
+                Some(State::Unread) => {
+                    return Err(not_read(name))
+                }
                 Some(_) => {
                     return Err(Problem::new(
                         format!("the job {name} is being moved already"),
@@ -466,7 +508,10 @@ impl Registry {
         let State::Leaving(parting) = &record.state else {
             return;
         };
-        match parting.before.clone() {
+        // What could not be put back where it was is a job as if it had come here.
+        let kept = Cgroup::of(name).is_populated();
+        let kept = kept.then(|| (String::new(), parting.tree.root.pid));
+        match parting.before.clone().or(kept) {
             Some((from, pid)) => {
                 record.set(State::Here {
                     from,
@@ -554,21 +599,40 @@ impl Registry {
             .or_insert_with(|| Record::new(title, state, Vec::new()));
     }
 
-    /// Trees that had left, or were about to, before the daemon started; `hold` opens their files. Gives the names of the latter.
-    pub(crate) fn load(&self, hold: impl Fn(&HeldFile) -> io::Result<File>) -> Vec<Name> {
-        let mut leaving = Vec::new();
+    /// Nothing is to be done with it, as nobody knows where it runs.
+    pub(crate) fn unread(&self, name: &Name) {
+        let mut trees = lock(&self.trees);
+        trees
+            .entry(name.clone())
+            .or_insert_with(|| Record::new("", State::Unread, Vec::new()));
+    }
+
+    /// Trees that had left, or were about to, before the daemon started; `hold` opens their files.
+    pub(crate) fn load(&self, hold: impl Fn(&HeldFile) -> io::Result<File>) -> io::Result<Loaded> {
+        let mut loaded = Loaded::default();
         claims::tidy(&self.away);
-        for entry in fs::read_dir(&self.away).into_iter().flatten().flatten() {
+        let entries = match fs::read_dir(&self.away) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(loaded),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
             let name = Name::try_from(entry.file_name().to_string_lossy().into_owned());
-            let saved = fs::read(entry.path())
-                .ok()
-                .and_then(|bytes| serde_json::from_slice::<Saved>(&bytes).ok());
             let Ok(name) = name else {
                 continue;
             };
-            let Some(saved) = saved else {
-                eprintln!("vremoted: {} is not understood", entry.path().display());
-                continue;
+            let saved = fs::read(entry.path())
+                .and_then(|bytes| serde_json::from_slice::<Saved>(&bytes).map_err(io::Error::from));
+            let saved = match saved {
+                Ok(saved) => saved,
+                Err(error) => {
+                    eprintln!(
+                        "vremoted: job {name}: {}: {error}; remove it if you know that the tree is not at another node",
+                        entry.path().display()
+                    );
+                    loaded.unread.push(name);
+                    continue;
+                }
             };
             let files = saved
                 .files
@@ -586,14 +650,14 @@ impl Registry {
             let files = files.collect();
             let state = match saved.at {
                 Away::Leaving(parting) => {
-                    leaving.push(name.clone());
+                    loaded.leaving.push(name.clone());
                     State::Leaving(*parting)
                 }
                 Away::Moved { to } => State::Moved { to },
             };
             lock(&self.trees).insert(name, Record::new(&saved.title, state, files));
         }
-        leaving
+        Ok(loaded)
     }
 
     /// Forgets a tree that has ended here, and removes its cgroup.
@@ -618,7 +682,8 @@ impl Registry {
                 State::Arriving { .. }
                 | State::Unsure { .. }
                 | State::Leaving(_)
-                | State::Undecided { .. },
+                | State::Undecided { .. }
+                | State::Unread,
             ) => Whereabouts::Moving,
             Some(State::Moved { to }) => Whereabouts::Moved(to.clone()),
         }
@@ -671,7 +736,9 @@ impl Registry {
     pub(crate) fn stop(&self, name: &Name) -> Result<(), Problem> {
         match lock(&self.trees).get(name).map(|record| &record.state) {
             None => Err(no_such(name)),
-            Some(State::Here { .. } | State::Unconfirmed(_)) => Cgroup::of(name).kill(),
+            Some(State::Here { .. } | State::Unconfirmed(_) | State::Unread) => {
+                Cgroup::of(name).kill()
+            }
             Some(State::Arriving { stopper, .. }) => match stopper {
                 Some(stopper) => {
                     stopper.stop();
@@ -706,6 +773,7 @@ impl Registry {
                 "nothing of it is here",
                 format!("vremote jobs resume {name} at {from}"),
             )),
+            Some(State::Unread) => Err(not_read(name)),
             Some(_) => Err(Problem::plain(
                 "it is not in doubt where it runs: there is nothing to decide",
             )),
@@ -724,6 +792,7 @@ impl Registry {
             None => return Err(no_such(name)),
             Some(State::Moved { .. } | State::Unsure { .. }) => None,
             Some(State::Unconfirmed(known)) if !Cgroup::of(name).is_populated() => Some(known),
+            Some(State::Unread) => return Err(not_read(name)),
             Some(_) => {
                 return Err(Problem::new(
                     "there are processes of it here",
@@ -783,6 +852,16 @@ impl Registry {
                     )
                 }
                 State::Moved { to } => ("moved", to.as_str(), None, None),
+                State::Unread => (
+                    "unread",
+                    "",
+                    Cgroup::of(name).first(),
+                    Some(format!(
+                        "what is noted about it cannot be read: the log of vremoted says where. It stays as it is, and this node says of moves \
+                         that it does not know that they are undecided, until that is put right and vremoted is started anew. vremote jobs \
+                         stop {name} ends what is here of it"
+                    )),
+                ),
             };
             control::Job {
                 name: name.to_string(),
@@ -844,6 +923,7 @@ mod tests {
             boot: "1".into(),
             processes: Vec::new(),
             homes: Vec::new(),
+            lazy: false,
         };
         registry
             .advance(name, |parting| parting.doubt = Some(doubt))
@@ -869,7 +949,7 @@ mod tests {
         commit(&registry, &name, job);
         assert_eq!(registry.part(&job), Part::Undecided);
         let again = Registry::at(place.path().join("away"));
-        assert_eq!(again.load(never), [name.clone()]);
+        assert_eq!(again.load(never).unwrap().leaving, [name.clone()]);
         assert_eq!(again.part(&job), Part::Undecided);
         again.undecided(&name);
         assert!(again.list()[0].advice.is_some());
@@ -879,8 +959,44 @@ mod tests {
         again.moved(&name, "b");
         assert_eq!(again.part(&job), Part::Nothing);
         let last = Registry::at(place.path().join("away"));
-        assert_eq!(last.load(never), []);
+        assert_eq!(last.load(never).unwrap(), Loaded::default());
         assert_eq!(last.whereabouts(&name), Whereabouts::Moved("b".into()));
+    }
+
+    #[test]
+    fn what_was_found_out_is_of_one_move() {
+        let (place, registry) = registry();
+        let (name, job) = (Name::new().unwrap(), JobId::new());
+        registry.leave(tree(&name), None).unwrap();
+        commit(&registry, &name, job);
+        assert!(!registry.has_stayed(&name, &job));
+        let note = place
+            .path()
+            .join("away")
+            .join(name.as_str())
+            .with_extension(STAYED);
+        claims::write(&note, &job).unwrap();
+        assert!(registry.has_stayed(&name, &job));
+        assert!(!registry.has_stayed(&name, &JobId::new()));
+        registry.stayed(&name);
+        assert!(!note.exists());
+    }
+
+    #[test]
+    fn what_cannot_be_read_does_not_leave() {
+        let (place, registry) = registry();
+        let (name, job) = (Name::new().unwrap(), JobId::new());
+        let away = place.path().join("away");
+        assert_eq!(registry.load(never).unwrap(), Loaded::default());
+        fs::create_dir(&away).unwrap();
+        fs::write(away.join(name.as_str()), "{}").unwrap();
+        assert_eq!(registry.load(never).unwrap().unread, [name.clone()]);
+        registry.unread(&name);
+        registry.found(&name, "prog", 7);
+        assert!(registry.leave(tree(&name), None).is_err());
+        assert!(registry.arrive(&name, "prog", "b", job, None).is_err());
+        assert_eq!(registry.whereabouts(&name), Whereabouts::Moving);
+        assert!(away.join(name.as_str()).exists());
     }
 
     #[test]
@@ -894,6 +1010,7 @@ mod tests {
             boot: "1".into(),
             processes: Vec::new(),
             homes: Vec::new(),
+            lazy: false,
         };
         assert!(registry
             .advance(&name, |parting| parting.doubt = Some(doubt))
@@ -944,7 +1061,7 @@ mod tests {
         registry.not_arrived(&name);
         assert_eq!(registry.whereabouts(&name), Whereabouts::Moved("c".into()));
         let again = Registry::at(place.path().join("away"));
-        again.load(never);
+        again.load(never).unwrap();
         assert_eq!(again.whereabouts(&name), Whereabouts::Moved("c".into()));
         let other = Name::new().unwrap();
         registry.arrive(&other, "prog", "c", job, None).unwrap();

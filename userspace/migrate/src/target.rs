@@ -594,8 +594,9 @@ struct Committed {
 /// The name of that file.
 const COMMITTED: &str = "committed";
 
-/// When the daemon starts: finds the trees that are here, and removes those that had not fully arrived.
-pub(crate) fn recover(place: &Arc<Place>) -> Result<(), Problem> {
+/// When the daemon starts: finds the trees that are here, and removes those that had not fully arrived. `unread`: of these it is not known whether
+/// they were about to leave.
+pub(crate) fn recover(place: &Arc<Place>, mut unread: Vec<Name>) -> Result<(), Problem> {
     let own = node::boot_id()?;
     let mut open = Vec::new();
     for entry in fs::read_dir(&place.images).into_iter().flatten().flatten() {
@@ -611,11 +612,10 @@ pub(crate) fn recover(place: &Arc<Place>) -> Result<(), Problem> {
             // Nobody knows whether it was let go: what runs is not ended, and none of its sources is told that nothing does.
             Err(error) if Cgroup::of(&name).is_populated() => {
                 eprintln!(
-                    "vremoted: job {name}: {}: {error}; it stays as it is, and this node says of moves that it does not know that they are \
-                     undecided, until that can be read, or the directory is removed, and vremoted is started anew",
+                    "vremoted: job {name}: {}: {error}; remove that directory if you know that the tree is not at another node",
                     directory.join(COMMITTED).display()
                 );
-                place.unread.store(true, Relaxed);
+                unread.push(name);
                 continue;
             }
             committed => committed.ok().flatten(),
@@ -633,8 +633,14 @@ pub(crate) fn recover(place: &Arc<Place>) -> Result<(), Problem> {
                     }
                 }
             }
+            // What is there may as well be a tree that was about to leave.
+            None if unread.contains(&name) => {}
             None => take_back(place, &name, &directory),
         }
+    }
+    for name in unread {
+        place.unread.store(true, Relaxed);
+        place.registry.unread(&name);
     }
     for name in Cgroup::all() {
         if open.iter().any(|(known, ..)| *known == name) {

@@ -13,8 +13,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use procfs::process::{all_processes, MMPermissions, MMapPath, Process};
-use rustix::process::{pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
+use procfs::{
+    process::{all_processes, MMPermissions, MMapPath, Process},
+    ProcError,
+};
+use rustix::{
+    io::Errno,
+    process::{pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::problem::Problem;
@@ -170,10 +176,11 @@ impl Asleep {
     }
 
     /// Wakes a process that is none of them.
-    pub(crate) fn wake_other(&self, process: Identity) {
-        if !self.0.contains(&process) {
-            process.signal(Signal::CONT);
+    pub(crate) fn wake_other(&self, process: Identity) -> io::Result<()> {
+        if self.0.contains(&process) {
+            return Ok(());
         }
+        process.signal(Signal::CONT)
     }
 }
 
@@ -188,28 +195,58 @@ pub struct Identity {
 impl Identity {
     /// Of a process that is there; `None` also for one that has ended and of which its parent has not taken notice.
     pub fn of(pid: i32) -> Option<Identity> {
-        let stat = Process::new(pid).ok()?.stat().ok()?;
+        Identity::find(pid).ok().flatten()
+    }
+
+    /// [`Identity::of`]; an error if it cannot be found out, as without a free descriptor.
+    fn find(pid: i32) -> io::Result<Option<Identity>> {
+        let stat = match Process::new(pid).and_then(|process| process.stat()) {
+            Ok(stat) => stat,
+            Err(ProcError::NotFound(_)) => return Ok(None),
+            Err(ProcError::Io(error, _)) if is_no_process(&error) => return Ok(None),
+            Err(error) => return Err(io::Error::other(error)),
+        };
         let started = stat.starttime;
-        (!matches!(stat.state, 'Z' | 'X')).then_some(Identity { pid, started })
+        Ok((!matches!(stat.state, 'Z' | 'X')).then_some(Identity { pid, started }))
     }
 
     /// Whether it has not ended.
     pub(crate) fn is_there(&self) -> bool {
-        Identity::of(self.pid) == Some(*self)
+        self.look().unwrap_or(false)
     }
 
-    /// Sends it a signal, and nobody else, if it is there.
-    pub(crate) fn signal(&self, number: Signal) {
-        let Some(Ok(pidfd)) =
-            Pid::from_raw(self.pid).map(|pid| pidfd_open(pid, PidfdFlags::empty()))
-        else {
-            return;
-        };
-        // If it is there now, the descriptor, which is older than this look, is its.
-        if self.is_there() {
-            let _ = pidfd_send_signal(&pidfd, number);
-        }
+    /// The same; an error if it cannot be found out.
+    pub(crate) fn look(&self) -> io::Result<bool> {
+        Ok(Identity::find(self.pid)? == Some(*self))
     }
+
+    /// Sends it a signal, and nobody else. If it has ended there is nothing to be done.
+    pub(crate) fn signal(&self, number: Signal) -> io::Result<()> {
+        let Some(pid) = Pid::from_raw(self.pid) else {
+            return Ok(());
+        };
+        let sent = pidfd_open(pid, PidfdFlags::empty())
+            .map_err(io::Error::from)
+            .and_then(|pidfd| {
+                // If it is there now, the descriptor, which is older than this look, is its.
+                if self.look()? {
+                    pidfd_send_signal(&pidfd, number)?;
+                }
+                Ok(())
+            });
+        sent.or_else(|error| {
+            if is_no_process(&error) {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        })
+    }
+}
+
+/// Whether an error says that a process has ended.
+pub(crate) fn is_no_process(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
 }
 
 /// The command line of a process, for people; its name if it has none.
@@ -614,7 +651,7 @@ mod tests {
 
         /// Sends a signal, and waits until the process stands still or does not.
         fn signal(&self, number: Signal, stopped: bool) {
-            Identity::of(self.pid()).unwrap().signal(number);
+            Identity::of(self.pid()).unwrap().signal(number).unwrap();
             self.wait(stopped);
         }
 
@@ -689,9 +726,9 @@ mod tests {
             started: one.started + 1,
             ..one
         };
-        other.signal(Signal::KILL);
+        other.signal(Signal::KILL).unwrap();
         assert!(!other.is_there() && one.is_there());
-        one.signal(Signal::KILL);
+        one.signal(Signal::KILL).unwrap();
         let begun = Instant::now();
         // It counts as ended before its parent has waited for it.
         while one.is_there() {
@@ -699,6 +736,7 @@ mod tests {
             thread::sleep(Duration::from_millis(1));
         }
         idle.0.wait().unwrap();
+        one.signal(Signal::KILL).unwrap();
         assert_eq!(Identity::of(one.pid), None);
     }
 
@@ -710,7 +748,7 @@ mod tests {
         let seen = Asleep::among(&both);
         awake.signal(Signal::STOP, true);
         for process in both {
-            seen.wake_other(process);
+            seen.wake_other(process).unwrap();
         }
         awake.wait(false);
         assert!(is_stopped(asleep.pid()));

@@ -88,7 +88,7 @@ impl Move {
             lazy: self.mode == Mode::Lazy,
         }))?;
         // Of lazy memory it is CRIU that keeps it, and only then the daemon: in between it is stopped.
-        self.signal(Signal::STOP);
+        self.signal(Signal::STOP)?;
         Ok(())
     }
 

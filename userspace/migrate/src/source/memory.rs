@@ -12,7 +12,7 @@ use std::{
 
 use rustix::process::Signal;
 
-use super::{connect, hand_over::Failed, Event, Mode, Move, Watch, ANSWER_LIMIT};
+use super::{connect, hand_over::Failed, say, Event, Mode, Move, Watch, ANSWER_LIMIT};
 use crate::{
     criu::{self, Dump},
     images,
@@ -154,7 +154,7 @@ impl Move {
             (Some(done), dumped) => {
                 if dumped.is_err() {
                     // It has been handed over: whatever CRIU did, it must not go on here.
-                    self.signal(Signal::KILL);
+                    say(self.signal(Signal::KILL));
                 }
                 watch(Event::Phase("finish"));
                 // Whether the target hears that does not matter: it can ask the daemon.
@@ -218,7 +218,7 @@ impl Move {
             drop(go_on);
             if talked.is_ok() {
                 self.left();
-                self.signal(Signal::KILL);
+                say(self.signal(Signal::KILL));
             }
             relay.break_off();
             let dumped = dumping

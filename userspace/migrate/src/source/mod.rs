@@ -11,6 +11,7 @@ mod memory;
 mod preflight;
 
 use std::{
+    io,
     net::Ipv4Addr,
     time::{Duration, Instant},
 };
@@ -24,6 +25,7 @@ use crate::{
     files::Known,
     problem::Problem,
     protocol::{Answer, Name, Request},
+    registry::note_stayed,
     relay::Count,
     rights::Owner,
     target::out_of_order,
@@ -252,14 +254,17 @@ impl Move {
         }
         // The daemon has ended.
         if self.order.child {
-            return self.order.root.signal(Signal::KILL);
+            return say(self.order.root.signal(Signal::KILL));
         }
-        // The next one puts it back where it was.
-        let _ = Cgroup::of(&self.name).freeze(false);
+        // The next one puts it back where it was, and is not to freeze it again first.
+        if self.asleep.is_some() {
+            say(note_stayed(&self.name, &self.id));
+        }
+        say(Cgroup::of(&self.name).thaw());
         if let Some(asleep) = &self.asleep {
             // Also those that were born before it was frozen. None is left out by waking one twice.
             for process in self.processes.iter().chain(&family(self.order.root)) {
-                asleep.wake_other(*process);
+                say(asleep.wake_other(*process));
             }
         }
     }
@@ -291,10 +296,18 @@ impl Move {
         })
     }
 
-    fn signal(&self, number: Signal) {
-        for process in &self.processes {
-            process.signal(number);
-        }
+    /// Sends all of it a signal, whatever fails with some.
+    fn signal(&self, number: Signal) -> io::Result<()> {
+        let all = self.processes.iter();
+        let sent: Vec<_> = all.map(|process| process.signal(number)).collect();
+        sent.into_iter().collect()
+    }
+}
+
+/// What cannot be done here the daemon does, or the next one.
+fn say(done: io::Result<()>) {
+    if let Err(error) = done {
+        eprintln!("vremote-migrate: {error}");
     }
 }
 

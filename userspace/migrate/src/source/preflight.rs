@@ -140,6 +140,8 @@ impl Move {
         };
         let here = node::facts(&self.node, Path::new("/run"), &[]);
         self.blockers.append(&mut self.tree.blockers);
+        // From the commit on the daemon freezes the tree in one.
+        self.blockers.extend(Cgroup::check().err());
         self.compare(&here, &there);
         if !self.order.tcp_established {
             for connection in self.tree.connections()? {
