@@ -20,6 +20,7 @@ mod shim;
 mod stats;
 mod trace;
 mod wait;
+mod workqueue;
 
 pub(crate) use shim as bindings;
 

@@ -8,7 +8,8 @@
 //! - [`Exchange::send`] is called again whenever the time-out (from the measured round trips of the peer, doubling) passes
 //!   without an answer;
 //! - [`Exchange::expired`] is called at most once, instead of a last answer: `ETIMEDOUT` or, if there never was a session,
-//!   `ENOTCONN` after the deadline, which every sign that the peer works on the request puts off; `ESTALE` when the peer begins a new session; `ENOTCONN` when it is removed.
+//!   `ENOTCONN` after the [deadline](crate::proto::reliable::Deadline), which every sign that the peer works on the request puts off; `ESTALE`
+//!   when the peer begins a new session; `ENOTCONN` when it is removed.
 //!
 //! [`finish`], the last answer, and `expired` exclude each other: the first one ends the exchange. A `send` that runs at that
 //! moment on another CPU may still be running after it.
@@ -28,9 +29,9 @@ use kernel::{
 use super::{now_us, peer::Peer, timeout_us, timer};
 use crate::{
     proto::{
-        limits::WORK_LIMIT_US,
+        limits::{RTO_MAX_US, STOOD_STILL_US, WORK_LIMIT_US},
         reliable::{Retry, Tick},
-        wire::{flags, Header},
+        wire::Header,
     },
     stats::Reason,
     wait::{Event, Wait},
@@ -149,26 +150,16 @@ pub fn start(
     exchange: Arc<dyn Exchange>,
     deadline: Option<u64>,
 ) -> Result {
-    begin(peer, request, exchange, deadline, None)
+    start_once(peer, None, request, exchange, deadline)
 }
 
-/// As [`start`], for a request that must not run twice. Its id is younger than the place.
+/// As [`start`], for a request that must not run twice: with a place, than which its id is younger, or without, if there was none.
 pub fn start_once(
-    once: Once,
-    request: u64,
-    exchange: Arc<dyn Exchange>,
-    deadline: Option<u64>,
-) -> Result {
-    let peer = once.peer.clone();
-    begin(&peer, request, exchange, deadline, Some(once))
-}
-
-fn begin(
     peer: &Arc<Peer>,
+    once: Option<Once>,
     request: u64,
     exchange: Arc<dyn Exchange>,
     deadline: Option<u64>,
-    once: Option<Once>,
 ) -> Result {
     let now = now_us();
     let rto = peer.rto_us();
@@ -208,9 +199,10 @@ fn transmit(request: u64, peer: &Arc<Peer>, exchange: &dyn Exchange, retry: bool
 }
 
 /// The longest time that an exchange with the module's time-out can take: the timer ends it at its deadline, which moves while the peer
-/// works on it. The second on top is for a timer that is late.
+/// works on it. What is on top is for a timer that is late, and for a node that stood still; if it did for longer than all of this, the wait
+/// ends with that.
 pub fn longest_wait_us() -> u64 {
-    timeout_us() + WORK_LIMIT_US + 1_000_000
+    timeout_us() + WORK_LIMIT_US + STOOD_STILL_US + RTO_MAX_US
 }
 
 /// Lets an exchange go on without a deadline: nobody waits for it any more.
@@ -597,11 +589,7 @@ impl Exchange for Call {
     }
 
     fn send(&self, peer: &Arc<Peer>, retry: bool) -> Result {
-        let mut header = self.header;
-        if retry {
-            header.flags |= flags::RETRY;
-        }
-        peer.send(&header, &self.payload)
+        peer.send(&self.header.sent(retry), &self.payload)
     }
 
     fn expired(&self, error: Error) {
@@ -669,7 +657,7 @@ fn call_with(
         }),
         GFP_KERNEL,
     )?;
-    begin(peer, header.request, call.clone(), Some(timeout_us()), once)?;
+    start_once(peer, once, header.request, call.clone(), Some(timeout_us()))?;
     let waited = call.done.wait(longest_wait_us());
     let outcome = call.take();
     if late.is_some() {

@@ -27,8 +27,6 @@ mod secure;
 pub mod timer;
 pub mod udp;
 
-use core::ptr::NonNull;
-
 use kernel::{
     bindings,
     prelude::*,
@@ -36,10 +34,9 @@ use kernel::{
         atomic::{Atomic, Relaxed},
         SetOnce,
     },
-    workqueue::Queue,
 };
 
-use crate::proto::{lease, limits};
+use crate::proto::{lease, limits, reliable::Deadline};
 
 /// Longest nodename that a kernel holds, with its final NUL.
 const NODENAME: usize = 65;
@@ -66,6 +63,11 @@ pub fn own_name() -> &'static [u8] {
 /// How long a call waits for a silent peer, in microseconds (module parameter `timeout_ms`). Any context.
 pub fn timeout_us() -> u64 {
     TIMEOUT_US.load(Relaxed)
+}
+
+/// The end of that, from now on. Any context but NMI.
+pub fn deadline() -> Deadline {
+    Deadline::new(now_us() + timeout_us())
 }
 
 /// The lease that this node grants to remotes of its files, in microseconds (module parameter `lease_ms`). Any context.
@@ -96,42 +98,6 @@ pub fn now_us() -> u64 {
 pub fn may_log() -> bool {
     // SAFETY: No requirements; the limit's state has its own lock.
     unsafe { crate::shim::vremote_net_may_log() }
-}
-
-/// A workqueue of this module: unbound, and with a thread of its own for when memory is short. Dropping it waits for
-/// everything that was queued.
-///
-/// # Invariants
-///
-/// The pointer is a workqueue that this value owns.
-pub struct Workqueue(NonNull<bindings::workqueue_struct>);
-
-// SAFETY: Workqueues may be used and destroyed by any task.
-unsafe impl Send for Workqueue {}
-// SAFETY: Queueing is safe from many CPUs at once.
-unsafe impl Sync for Workqueue {}
-
-impl Workqueue {
-    /// Creates a queue; `urgent` ones run before everything else. Process context, may sleep; `ENOMEM`.
-    pub fn new(name: &CStr, urgent: bool) -> Result<Workqueue> {
-        // SAFETY: `name` is a string that is copied during the call.
-        let queue = unsafe { crate::shim::vremote_net_workqueue(name.as_char_ptr(), urgent) };
-        // INVARIANT: Just created, owned by nobody else.
-        NonNull::new(queue).map(Workqueue).ok_or(ENOMEM)
-    }
-
-    /// The kernel crate's view of it.
-    pub fn queue(&self) -> &Queue {
-        // SAFETY: By the type's invariant the queue is valid as long as `self`.
-        unsafe { Queue::from_raw(self.0.as_ptr()) }
-    }
-}
-
-impl Drop for Workqueue {
-    fn drop(&mut self) {
-        // SAFETY: By the type's invariant it is ours to destroy; this waits for what is queued.
-        unsafe { bindings::destroy_workqueue(self.0.as_ptr()) };
-    }
 }
 
 /// Prepares all locks. First of all, once in the life of the module; cannot fail.

@@ -14,8 +14,9 @@ use kernel::{error::to_result, prelude::*, sync::Arc};
 use super::{
     export::Acting,
     namespace::{look, meant, open_file, open_file_in, place},
-    queue, serve,
+    serve,
     share::{self, Share},
+    REQUESTS,
 };
 use crate::bindings;
 use crate::proto::{
@@ -110,7 +111,7 @@ impl Share {
         }
         let share = self.clone();
         // What does not succeed is tried again the next time.
-        let spawned = queue().try_spawn(GFP_KERNEL, move || {
+        let spawned = REQUESTS.queue().try_spawn(GFP_KERNEL, move || {
             let _ = share.end_ownership();
             share.state.lock().disowning = false;
         });

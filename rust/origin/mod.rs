@@ -16,72 +16,38 @@ mod serve;
 mod share;
 mod xattr;
 
-use core::{
-    fmt::{self, Write},
-    ptr::NonNull,
-};
+use core::fmt::{self, Write};
 
 use kernel::{
     prelude::*,
-    str::CStrExt,
     sync::{
         atomic::{ordering::Relaxed, Atomic},
-        Arc, SetOnce,
+        Arc,
     },
-    workqueue::Queue,
 };
 
 use crate::bindings;
 use crate::net::peer;
 use crate::proto::{directory::Want, nodes::Node};
+use crate::workqueue::ModuleQueue;
 
 pub(crate) use drain::{drain, is_drained};
 pub(crate) use export::add as export_add;
 pub(crate) use serve::receive;
 pub(crate) use share::by_mapping;
 
-/// A work queue: unbound, and with a worker for times of memory pressure, because reclaim waits for it.
-struct WorkQueue(NonNull<bindings::workqueue_struct>);
-
-// SAFETY: Work may be queued from anywhere.
-unsafe impl Send for WorkQueue {}
-// SAFETY: As above.
-unsafe impl Sync for WorkQueue {}
-
-/// For requests, which may wait for pages.
-static QUEUE: SetOnce<WorkQueue> = SetOnce::new();
-/// For pages on their way: never behind requests that wait for them.
-static PAGES: SetOnce<WorkQueue> = SetOnce::new();
+/// For requests, and what else may wait for pages.
+static REQUESTS: ModuleQueue = ModuleQueue::new();
+/// For grants and installs: never behind requests that wait for them.
+static PAGES: ModuleQueue = ModuleQueue::new();
 
 /// The module is about to go: nobody may open anything any more.
 static CLOSING: Atomic<bool> = Atomic::new(false);
 
-/// The queue for requests and what else may wait. Only between [`init`] and [`exit`].
-fn queue() -> &'static Queue {
-    queue_of(&QUEUE)
-}
-
-/// The queue for grants and installs, likewise.
-fn page_queue() -> &'static Queue {
-    queue_of(&PAGES)
-}
-
-fn queue_of(queue: &'static SetOnce<WorkQueue>) -> &'static Queue {
-    match queue.as_ref() {
-        // SAFETY: The queue lives until `exit`, after which nothing is queued.
-        Some(queue) => unsafe { Queue::from_raw(queue.0.as_ptr()) },
-        None => kernel::workqueue::system_unbound(),
-    }
-}
-
 /// Waits until all work has ended that was queued before. Not in a work item of a queue.
 fn flush() {
-    for queue in [&QUEUE, &PAGES] {
-        if let Some(queue) = queue.as_ref() {
-            // SAFETY: The queue lives until `exit`.
-            unsafe { bindings::vremote_origin_workqueue_flush(queue.0.as_ptr()) };
-        }
-    }
+    REQUESTS.flush();
+    PAGES.flush();
 }
 
 /// A number that tells the running task from all others.
@@ -101,16 +67,10 @@ pub(crate) fn init() -> Result {
     share::init();
     export::init();
     serve::init();
-    for (queue, name) in [(&QUEUE, c"vremote"), (&PAGES, c"vremote_pages")] {
-        // SAFETY: The name is a C string.
-        let made = unsafe { bindings::vremote_origin_workqueue(name.as_char_ptr()) };
-        let Some(made) = NonNull::new(made) else {
-            exit();
-            return Err(ENOMEM);
-        };
-        queue.populate(WorkQueue(made));
-    }
-    Ok(())
+    REQUESTS
+        .init(c"vremote")
+        .and_then(|()| PAGES.init(c"vremote_pages"))
+        .inspect_err(|_| exit())
 }
 
 /// Takes home what remotes still have cached of files that nobody has open, and ends all shares. Called at unload, with the
@@ -126,12 +86,8 @@ pub(crate) fn quiesce() {
 /// Frees everything. Called at unload, after the network and the hooks are gone.
 pub(crate) fn exit() {
     // In this order: requests leave work for pages behind.
-    for queue in [&QUEUE, &PAGES] {
-        if let Some(queue) = queue.as_ref() {
-            // SAFETY: Nothing can queue work any more, but for what runs in the other queue.
-            unsafe { bindings::destroy_workqueue(queue.0.as_ptr()) };
-        }
-    }
+    REQUESTS.exit();
+    PAGES.exit();
     serve::exit();
     share::exit();
     export::exit();
@@ -190,7 +146,9 @@ pub(crate) unsafe fn unshare(file: *mut bindings::file) {
         state.descriptors = state.descriptors.saturating_sub(1);
     }
     // In a work item: an exiting task has no root directory any more, by which paths are named, and nobody wants its close to wait.
-    let _ = queue().try_spawn(GFP_KERNEL, move || serve::settle_if_idle(&share));
+    let _ = REQUESTS
+        .queue()
+        .try_spawn(GFP_KERNEL, move || serve::settle_if_idle(&share));
     crate::pin::unpin();
 }
 
@@ -206,7 +164,7 @@ pub(crate) fn export_del(id: &[u8]) {
 /// Lets go of deleted files that nobody has open, so that their blocks are freed, and of locks whose holders are silent; takes pages home
 /// that nobody is to write to any more. Called about every second, by the timer: the work is done in a work item.
 pub(crate) fn sweep() {
-    let _ = queue().try_spawn(GFP_NOWAIT, || {
+    let _ = REQUESTS.queue().try_spawn(GFP_NOWAIT, || {
         for share in share::snapshot().unwrap_or_default() {
             if share.deleted() {
                 serve::settle_if_idle(&share);

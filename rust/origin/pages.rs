@@ -140,11 +140,7 @@ impl Exchange for Round {
     }
 
     fn send(&self, peer: &Arc<Peer>, retry: bool) -> Result {
-        let mut header = self.header;
-        if retry {
-            header.flags |= flags::RETRY;
-        }
-        peer.send(&header, &[])
+        peer.send(&self.header.sent(retry), &[])
     }
 
     /// A holder gives the page up or does not: there is nothing to work on, and a minute is a minute.

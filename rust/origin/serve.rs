@@ -20,9 +20,9 @@ use super::{
     lookup::Object,
     namespace,
     pages::{Context, Outbox},
-    queue, quota, settle,
+    quota, settle,
     share::{self, Incoming, Opens, Share},
-    xattr, CLOSING,
+    xattr, CLOSING, REQUESTS,
 };
 use crate::bindings;
 use crate::net::peer::Peer;
@@ -268,7 +268,7 @@ fn control(peer: &Arc<Peer>, header: &Header, payload: &mut KVVec<u8>) {
             };
             let _ = peer.send(&answer.header, payload);
         };
-        queue().try_spawn(GFP_NOWAIT, work).ok()
+        REQUESTS.queue().try_spawn(GFP_NOWAIT, work).ok()
     });
     if let (None, Some(slot)) = (work, slot) {
         if let Some(replies) = REPLIES.lock()[usize::from(peer.slot)].as_mut() {
@@ -805,7 +805,7 @@ pub(super) fn settle_if_idle(share: &Arc<Share>) {
         state.settling = Some(false);
     }
     let share_of_work = share.clone();
-    let spawned = queue().try_spawn(GFP_KERNEL, move || {
+    let spawned = REQUESTS.queue().try_spawn(GFP_KERNEL, move || {
         settle(&share_of_work);
         let again = share_of_work.state.lock().settling.take() == Some(true);
         if again {

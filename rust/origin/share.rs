@@ -475,7 +475,9 @@ impl Share {
             .by_mapping
             .insert(mapping_node.into_node(mapping as usize, share.clone()));
         drop(guard);
-        let _ = super::queue().enqueue::<Arc<Share>, CLEANING>(share.clone());
+        let _ = super::REQUESTS
+            .queue()
+            .enqueue::<Arc<Share>, CLEANING>(share.clone());
         Ok(share)
     }
 
@@ -609,8 +611,8 @@ impl Share {
     pub(super) fn kick(self: &Arc<Self>, action: &Action) {
         // If it is queued already, that is as good.
         let _ = match left_to(action) {
-            Context::Installs => super::page_queue().enqueue::<_, INSTALLS>(self.clone()),
-            _ => super::page_queue().enqueue::<_, GRANTS>(self.clone()),
+            Context::Installs => super::PAGES.queue().enqueue::<_, INSTALLS>(self.clone()),
+            _ => super::PAGES.queue().enqueue::<_, GRANTS>(self.clone()),
         };
     }
 }

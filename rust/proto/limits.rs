@@ -115,6 +115,9 @@ pub const RTO_MIN_US: u64 = 10_000;
 /// See [`RTO_MIN_US`].
 pub const RTO_MAX_US: u64 = 1_000_000;
 
+/// Who looks so late at what was due stood still, for all that is known; see [`Deadline`](super::reliable::Deadline).
+pub const STOOD_STILL_US: u64 = 1_000_000;
+
 /// How long a call waits for a silent peer before it ends in `ETIMEDOUT`; the module parameter `timeout_ms=` changes it.
 pub const CALL_TIMEOUT_US: u64 = 5_000_000;
 

@@ -6,7 +6,8 @@
 use core::ops::Range;
 
 use super::limits::{
-    MAX_PAYLOAD, MAX_REPLIES, PAGE_BYTES, RTO_INITIAL_US, RTO_MAX_US, RTO_MIN_US, WORK_LIMIT_US,
+    MAX_PAYLOAD, MAX_REPLIES, PAGE_BYTES, RTO_INITIAL_US, RTO_MAX_US, RTO_MIN_US, STOOD_STILL_US,
+    WORK_LIMIT_US,
 };
 use super::wire::Header;
 
@@ -77,6 +78,40 @@ impl RttEstimator {
     }
 }
 
+/// When to give up waiting for others.
+///
+/// If this node stood still for [`STOOD_STILL_US`] or more (a virtual machine that was not run, for example), it could have heard nobody
+/// meanwhile: then nothing is given up before another [`RTO_MAX_US`] have passed. That is put off once, so that a node which is always late
+/// gives up, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    at: u64,
+    put_off: bool,
+}
+
+impl Deadline {
+    /// That time.
+    pub fn new(at: u64) -> Deadline {
+        Deadline { at, put_off: false }
+    }
+
+    /// How long there is left, microseconds; `None`: it has passed.
+    pub fn left(&mut self, now: u64) -> Option<u64> {
+        self.look(now, self.at);
+        self.at.checked_sub(now).filter(|left| *left != 0)
+    }
+
+    /// At `now` something is done that was due at `due`, or when the deadline passed.
+    fn look(&mut self, now: u64, due: u64) {
+        let later = now.saturating_add(RTO_MAX_US);
+        let late = now.saturating_sub(due.min(self.at));
+        if !self.put_off && later > self.at && late >= STOOD_STILL_US {
+            self.put_off = true;
+            self.at = later;
+        }
+    }
+}
+
 /// A request with a deadline is sent at least so often before that, however long the round trips are that were measured: at 20 % loss
 /// in each direction, 5 times would be in vain once in 200.
 const TRIES: u64 = 12;
@@ -100,7 +135,7 @@ pub struct Retry {
     rto: u64,
     /// The longest that `rto` gets.
     most: u64,
-    deadline: Option<u64>,
+    deadline: Option<Deadline>,
     resends: u32,
 }
 
@@ -117,21 +152,23 @@ impl Retry {
             next: now.saturating_add(rto),
             rto,
             most,
-            deadline,
+            deadline: deadline.map(Deadline::new),
             resends: 0,
         }
     }
 
     /// Looks at the clock. Called late, it says `Resend` once, not once for each time-out that went by.
     pub fn on_tick(&mut self, now: u64) -> Tick {
-        if self.deadline.is_some_and(|deadline| now >= deadline) {
-            return Tick::Expired;
+        let mut next = self.next;
+        if let Some(deadline) = &mut self.deadline {
+            deadline.look(now, self.next);
+            if now >= deadline.at {
+                return Tick::Expired;
+            }
+            next = next.min(deadline.at);
         }
         if now < self.next {
-            return Tick::Wait(
-                self.deadline
-                    .map_or(self.next, |deadline| deadline.min(self.next)),
-            );
+            return Tick::Wait(next);
         }
         self.rto = (self.rto * 2).min(self.most);
         self.next = now.saturating_add(self.rto);
@@ -145,7 +182,7 @@ impl Retry {
         self.next = now.saturating_add(self.rto);
         if let Some(deadline) = &mut self.deadline {
             let last = self.started.saturating_add(WORK_LIMIT_US);
-            *deadline = now.saturating_add(patience).min(last).max(*deadline);
+            deadline.at = now.saturating_add(patience).min(last).max(deadline.at);
         }
     }
 

@@ -425,6 +425,14 @@ impl Header {
         }
     }
 
+    /// It as it is sent: marked, if that is not the first time.
+    pub fn sent(self, retry: bool) -> Header {
+        Header {
+            flags: self.flags | if retry { flags::RETRY } else { 0 },
+            ..self
+        }
+    }
+
     /// Whether all bits of `mask` are set in the flags.
     pub fn has(&self, mask: u16) -> bool {
         self.flags & mask == mask

@@ -170,9 +170,7 @@ impl Exchange for Closing {
     }
 
     fn send(&self, peer: &Arc<Peer>, retry: bool) -> Result {
-        let mut header = self.header;
-        header.flags |= if retry { flags::RETRY } else { 0 };
-        peer.send(&header, &[])
+        peer.send(&self.header.sent(retry), &[])
     }
 
     // The origin forgets the open when it notices that the session is over.
@@ -195,10 +193,7 @@ pub(super) fn close_at(peer: &Arc<Peer>, session: (u64, u64), file: u64, writes:
     };
     // The origin keeps the file shared until it hears of this, so there is no deadline: the session's end is one.
     if let Ok(closing) = Arc::new(Closing { header }, GFP_KERNEL) {
-        let _ = match once {
-            Some(once) => exchange::start_once(once, request, closing, None),
-            None => exchange::start(peer, request, closing, None),
-        };
+        let _ = exchange::start_once(peer, once, request, closing, None);
     }
 }
 
@@ -778,7 +773,13 @@ impl Chunk {
                 pin_init!(Chunk { header, payload, outcome <- new_spinlock!(None), done <- Event::new() }),
                 GFP_KERNEL,
             )?;
-            exchange::start_once(once, header.request, chunk.clone(), Some(net::timeout_us()))?;
+            exchange::start_once(
+                &kept.peer,
+                Some(once),
+                header.request,
+                chunk.clone(),
+                Some(net::timeout_us()),
+            )?;
             Ok(chunk)
         };
         // SAFETY: They were taken just now.
@@ -810,9 +811,7 @@ impl Exchange for Chunk {
     }
 
     fn send(&self, peer: &Arc<Peer>, retry: bool) -> Result {
-        let mut header = self.header;
-        header.flags |= if retry { flags::RETRY } else { 0 };
-        peer.send(&header, &self.payload)
+        peer.send(&self.header.sent(retry), &self.payload)
     }
 
     fn expired(&self, error: Error) {

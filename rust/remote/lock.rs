@@ -32,7 +32,7 @@ use crate::net::{
 };
 use crate::proto::{
     limits::{LOCK_POLL_MAX_US, LOCK_POLL_MIN_US, UNLOCK_WAIT_US},
-    wire::{flags, Header, Kind, Lock, LockKind, LOCK_BYTES},
+    wire::{Header, Kind, Lock, LockKind, LOCK_BYTES},
 };
 use crate::wait::{Changes, Wait};
 
@@ -143,7 +143,7 @@ impl Opened {
     ///
     /// `ETIMEDOUT`: one was not answered. `ESTALE`, as of [`Opened::usable`]. `EINTR`: killed. `ENOMEM`.
     fn begin(&self, lock: &Lock) -> Result<Operation> {
-        let end = net::now_us() + net::timeout_us();
+        let mut deadline = net::deadline();
         loop {
             let seen = self.changes.seen();
             {
@@ -154,10 +154,7 @@ impl Opened {
                     return Ok(operation);
                 }
             }
-            let left = end.saturating_sub(net::now_us());
-            if left == 0 {
-                return Err(ETIMEDOUT);
-            }
+            let left = deadline.left(net::now_us()).ok_or(ETIMEDOUT)?;
             self.changes.wait(seen, left, Wait::Killable)?;
         }
     }
@@ -277,9 +274,7 @@ impl Exchange for Unlocking {
     }
 
     fn send(&self, peer: &Arc<Peer>, retry: bool) -> Result {
-        let mut header = self.header;
-        header.flags |= if retry { flags::RETRY } else { 0 };
-        peer.send(&header, &self.lock)
+        peer.send(&self.header.sent(retry), &self.lock)
     }
 
     fn expired(&self, _error: Error) {
@@ -312,11 +307,8 @@ fn unlock(
         GFP_KERNEL,
     )
     .and_then(|unlocking| {
-        match once {
-            Some(once) => exchange::start_once(once, header.request, unlocking.clone(), None),
-            None => exchange::start(peer, header.request, unlocking.clone(), None),
-        }
-        .map(|()| unlocking)
+        exchange::start_once(peer, once, header.request, unlocking.clone(), None)
+            .map(|()| unlocking)
     });
     if unlocking.is_err() {
         if let Some(inode) = inode {

@@ -248,11 +248,7 @@ impl Exchange for Get {
                 }
             }
         }
-        let mut header = self.header;
-        if retry {
-            header.flags |= flags::RETRY;
-        }
-        peer.send(&header, &bitmap[..bytes])
+        peer.send(&self.header.sent(retry), &bitmap[..bytes])
     }
 
     fn expired(&self, error: Error) {

@@ -29,8 +29,8 @@ use crate::net::{
     peer::{self, Peer},
 };
 use crate::proto::{
-    limits::MAX_PATH,
-    wire::{flags, Attributes, Header, Kind},
+    limits::{MAX_PATH, RTO_MAX_US, STOOD_STILL_US},
+    wire::{Attributes, Header, Kind},
 };
 use crate::wait::Event;
 
@@ -409,9 +409,7 @@ impl Exchange for Probe {
     }
 
     fn send(&self, peer: &Arc<Peer>, retry: bool) -> Result {
-        let mut header = self.header;
-        header.flags |= if retry { flags::RETRY } else { 0 };
-        peer.send(&header, &self.payload)
+        peer.send(&self.header.sent(retry), &self.payload)
     }
 
     fn expired(&self, error: Error) {
@@ -454,7 +452,10 @@ fn ask_all(text: &[u8], directory: bool) -> Result<Arc<Peer>> {
             Err(error) => probe.end(Err(error)),
         }
     }
-    let waited = search.done.wait(net::timeout_us() + 1_000_000);
+    // Probes end before that.
+    let waited = search
+        .done
+        .wait(net::timeout_us() + STOOD_STILL_US + RTO_MAX_US);
     for request in requests {
         exchange::finish(request);
     }

@@ -28,7 +28,7 @@ use kernel::{
     },
     time::{delay, Delta},
     types::Opaque,
-    workqueue::{impl_has_work, new_work, Queue, Work, WorkItem},
+    workqueue::{impl_has_work, new_work, Work, WorkItem},
 };
 
 use super::{
@@ -46,6 +46,7 @@ use crate::proto::{
     wire::{Attributes, Header, Kind},
 };
 use crate::wait::{Changes, Wait};
+use crate::workqueue::ModuleQueue;
 
 /// How often [`Inode::purge_when_free`] tries.
 const PURGE_PAUSE: Delta = Delta::from_millis(10);
@@ -256,12 +257,12 @@ kernel::sync::global_lock! {
     unsafe(uninit) static TABLE: SpinLock<Option<Table>> = None;
 }
 
-/// The workqueue, as an address: read by the receive thread and by RCU callbacks, which must not take a lock for it.
-static WORKQUEUE: Atomic<usize> = Atomic::new(0);
-/// Another one, for [`Inode::purge_when_free`], which may wait for as long as a writer does: nothing else is to be behind that.
-static PURGES: Atomic<usize> = Atomic::new(0);
+/// For all work about files, but:
+static WORK: ModuleQueue = ModuleQueue::new();
+/// [`Inode::purge_when_free`], which may wait for as long as a writer does: nothing else is to be behind that.
+static PURGES: ModuleQueue = ModuleQueue::new();
 
-/// Prepares the table and the workqueue. Called once, at load.
+/// Prepares the table and the workqueues. Called once, at load.
 ///
 /// # Errors
 ///
@@ -270,16 +271,9 @@ pub(super) fn init() -> Result {
     // SAFETY: Called once, before any use of the lock.
     unsafe { TABLE.init() };
     *TABLE.lock() = Some(Table::default());
-    for (queue, name) in [(&WORKQUEUE, c"vremote_remote"), (&PURGES, c"vremote_purge")] {
-        // SAFETY: The name is a constant string.
-        let made = unsafe { bindings::vremote_net_workqueue(name.as_char_ptr(), false) };
-        if made.is_null() {
-            exit();
-            return Err(ENOMEM);
-        }
-        queue.store(made as usize, Relaxed);
-    }
-    Ok(())
+    WORK.init(c"vremote_remote")
+        .and_then(|()| PURGES.init(c"vremote_purge"))
+        .inspect_err(|_| exit())
 }
 
 /// Waits for everything that was queued, and frees it all. No inode of ours is left. Process context, sleeps.
@@ -287,23 +281,9 @@ pub(super) fn exit() {
     // SAFETY: No requirements; inodes are freed by RCU callbacks, which queue their burial.
     unsafe { bindings::rcu_barrier() };
     // In this order: the end of a purge may queue a burial.
-    for queue in [&PURGES, &WORKQUEUE] {
-        let made = queue.xchg(0, Relaxed) as *mut bindings::workqueue_struct;
-        if !made.is_null() {
-            // SAFETY: Made in `init`, and nothing is left that could queue.
-            unsafe { bindings::destroy_workqueue(made) };
-        }
-    }
+    PURGES.exit();
+    WORK.exit();
     *TABLE.lock() = None;
-}
-
-fn workqueue() -> &'static Queue {
-    queue_of(&WORKQUEUE)
-}
-
-fn queue_of(queue: &Atomic<usize>) -> &'static Queue {
-    // SAFETY: Made in `init`, before there is any inode, and destroyed in `exit`, after the last one.
-    unsafe { Queue::from_raw(queue.load(Relaxed) as *mut bindings::workqueue_struct) }
 }
 
 /// The inode that is known under this file id of the peer in this slot.
@@ -421,7 +401,7 @@ impl Inode {
         if !private.is_null() {
             // SAFETY: `i_private` came from `Arc::into_raw` and is used for the last time.
             let this = unsafe { Arc::from_raw(private) };
-            let _ = workqueue().enqueue::<_, 1>(this);
+            let _ = WORK.queue().enqueue::<_, 1>(this);
         }
     }
 
@@ -521,7 +501,7 @@ impl Inode {
     ///
     /// `ESTALE`: it has; nothing that was done counts. `ETIMEDOUT`: the origin does not answer. `EINTR`: the task was killed.
     pub(super) fn confirm(&self, life: u64) -> Result {
-        let end = net::now_us() + net::timeout_us();
+        let mut deadline = net::deadline();
         loop {
             let seen = self.peer.lease_changes.seen();
             // In this order: the life ends before another session's lease can begin.
@@ -531,10 +511,7 @@ impl Inode {
                 return Ok(());
             }
             self.peer.hello(false);
-            let left = end.saturating_sub(net::now_us());
-            if left == 0 {
-                return Err(ETIMEDOUT);
-            }
+            let left = deadline.left(net::now_us()).ok_or(ETIMEDOUT)?;
             // A hello that is lost is not repeated for a second: this one is sooner.
             let pause = left.min(HELLO_HURRY_US);
             self.peer.lease_changes.wait(seen, pause, Wait::Killable)?;
@@ -594,7 +571,7 @@ impl Inode {
     /// Lets the work item run. Any context that may spin.
     pub(super) fn kick(self: &Arc<Inode>) {
         // Refused only if it is queued already, and then it will see what there is to do.
-        let _ = workqueue().enqueue::<_, 0>(self.clone());
+        let _ = WORK.queue().enqueue::<_, 0>(self.clone());
     }
 
     /// Leaves an `Invalidate` or a `Recall` to the work item. Without memory for it, it is as if it had been lost on the network: it
@@ -784,13 +761,18 @@ impl Inode {
         self.changes.happen();
     }
 
+    /// Takes its pages out of all mappings of processes; those that private ones have copied are theirs, and stay. The inode is entered. Sleeps.
+    fn unmap(&self) {
+        // SAFETY: Entered, so that the mapping is there.
+        unsafe { bindings::unmap_mapping_pages(self.mapping(), 0, 0, false) };
+    }
+
     /// [`Inode::purge`] for who does not hold the i_rwsem. A writer whose buffer never comes (userfaultfd, a FUSE file) may hold it for ever:
     /// as long as that lasts, what was mapped in the moment of [`Inode::cut`] is unmapped again and again. The inode is entered.
     fn purge_when_free(&self) {
         // SAFETY: Entered.
         while !unsafe { bindings::vremote_inode_trylock(self.raw()) } {
-            // SAFETY: Entered. Pages that private mappings have copied are theirs, and stay.
-            unsafe { bindings::unmap_mapping_pages(self.mapping(), 0, 0, false) };
+            self.unmap();
             delay::fsleep(PURGE_PAUSE);
         }
         self.purge();
@@ -893,13 +875,12 @@ pub(super) fn lapse(peer: &Arc<Peer>) {
             }
             after = key;
             if let Some(_entered) = inode.enter() {
-                // SAFETY: Entered. Pages that private mappings have copied are theirs, and stay.
-                unsafe { bindings::unmap_mapping_pages(inode.mapping(), 0, 0, false) };
+                inode.unmap();
             }
         }
     };
     // Without memory for it, it comes again.
-    let _ = workqueue().try_spawn(GFP_NOWAIT, unmap);
+    let _ = WORK.queue().try_spawn(GFP_NOWAIT, unmap);
 }
 
 /// The session with `peer` is over: see [`super::peer_gone`]. Nobody waits for the files' locks, and so for their writers: a new session may
@@ -915,9 +896,8 @@ pub(super) fn abandon(peer: &Arc<Peer>) {
         if let Some(_entered) = inode.enter() {
             inode.cut();
             // Before a new session begins, with newer bytes in other files. Who faults now is seen by the work item.
-            // SAFETY: Entered. Pages that private mappings have copied are theirs, and stay.
-            unsafe { bindings::unmap_mapping_pages(inode.mapping(), 0, 0, false) };
-            let _ = queue_of(&PURGES).enqueue::<_, 2>(inode.clone());
+            inode.unmap();
+            let _ = PURGES.queue().enqueue::<_, 2>(inode.clone());
         }
     }
 }

@@ -234,11 +234,7 @@ impl Exchange for Put {
         if !retry && self.batched.load(Relaxed) {
             return Ok(());
         }
-        let mut header = self.header();
-        if retry {
-            header.flags |= flags::RETRY;
-        }
-        peer.send(&header, self.payload())
+        peer.send(&self.header().sent(retry), self.payload())
     }
 
     fn expired(&self, error: Error) {
@@ -294,7 +290,7 @@ impl Inode {
 
     /// Waits for `enough`, as long as `Put`s are being confirmed.
     fn wait_for_puts(&self, enough: impl Fn(&State) -> bool) -> Result {
-        let mut end = net::now_us() + net::timeout_us();
+        let mut deadline = net::deadline();
         let mut confirmed = self.state.lock().confirmed;
         loop {
             let seen = self.changes.seen();
@@ -305,13 +301,10 @@ impl Inode {
                 }
                 if state.confirmed != confirmed {
                     confirmed = state.confirmed;
-                    end = net::now_us() + net::timeout_us();
+                    deadline = net::deadline();
                 }
             }
-            let left = end.saturating_sub(net::now_us());
-            if left == 0 {
-                return Err(ETIMEDOUT);
-            }
+            let left = deadline.left(net::now_us()).ok_or(ETIMEDOUT)?;
             self.changes.wait(seen, left, Wait::Killable)?;
         }
     }

@@ -168,6 +168,12 @@ struct workqueue_struct *vremote_net_workqueue(const char *name, bool urgent)
 	return alloc_workqueue("%s", WQ_UNBOUND | WQ_MEM_RECLAIM | (urgent ? WQ_HIGHPRI : 0), 0, name);
 }
 
+/* flush_workqueue is a macro. */
+void vremote_net_workqueue_flush(struct workqueue_struct *queue)
+{
+	__flush_workqueue(queue);
+}
+
 /*
  * One delayed work for the whole module: cancelling one is missing in kernel::workqueue. It sends writes again, so what it
  * allocates waits for no I/O.

@@ -39,6 +39,7 @@ void vremote_net_thread_begin(void);
 unsigned int vremote_net_noio_begin(void);
 void vremote_net_noio_end(unsigned int flags);
 struct workqueue_struct *vremote_net_workqueue(const char *name, bool urgent);
+void vremote_net_workqueue_flush(struct workqueue_struct *queue);
 int vremote_net_timer_start(void (*run)(void));
 void vremote_net_timer_arm(u64 microseconds);
 void vremote_net_timer_stop(void);

@@ -11,7 +11,6 @@
 #include <linux/pagemap.h>
 #include <linux/uidgid.h>
 #include <linux/uio.h>
-#include <linux/workqueue.h>
 #include <linux/writeback.h>
 
 #include "origin.h"
@@ -432,18 +431,6 @@ int vremote_origin_sync(struct file *file, bool datasync)
 
 	(void)missed;
 	return vfs_fsync(file, datasync);
-}
-
-/* alloc_workqueue is variadic. */
-struct workqueue_struct *vremote_origin_workqueue(const char *name)
-{
-	return alloc_workqueue("%s", WQ_UNBOUND | WQ_MEM_RECLAIM, 0, name);
-}
-
-/* flush_workqueue is a macro. */
-void vremote_origin_workqueue_flush(struct workqueue_struct *queue)
-{
-	__flush_workqueue(queue);
 }
 
 /* current is a macro. The number only tells tasks apart. */

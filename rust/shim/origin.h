@@ -60,8 +60,6 @@ ssize_t vremote_origin_write(struct file *file, const void *data, size_t bytes, 
 int vremote_origin_sync(struct file *file, bool datasync);
 
 /* Work and waiting */
-struct workqueue_struct *vremote_origin_workqueue(const char *name);
-void vremote_origin_workqueue_flush(struct workqueue_struct *queue);
 unsigned long vremote_origin_task(void);
 u64 vremote_origin_memory_pages(void);
 

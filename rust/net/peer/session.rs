@@ -17,7 +17,7 @@ use crate::{
     net::{
         exchange, lease_us, now_us, own_name,
         secure::{nonzero, Secure},
-        udp, Workqueue,
+        udp,
     },
     proto::{
         lease::Term,
@@ -26,6 +26,7 @@ use crate::{
     },
     shim,
     stats::Reason,
+    workqueue::Workqueue,
 };
 
 /// Shortest time between two hellos that something received made us send.
@@ -53,8 +54,8 @@ pub(super) fn prepare() {
 
 /// Makes sessions possible. Process context; `ENOMEM`.
 pub(in crate::net) fn start() -> Result {
-    *RENEWALS.lock() = Some(Workqueue::new(c"vremote_session", false)?);
-    *HANDSHAKERS.lock() = Some(Workqueue::new(c"vremote_handshake", false)?);
+    *RENEWALS.lock() = Some(Workqueue::new(c"vremote_session")?);
+    *HANDSHAKERS.lock() = Some(Workqueue::new(c"vremote_handshake")?);
     Ok(())
 }
 

@@ -82,6 +82,23 @@ check "the last numbers of all are everywhere" o "same_slots(slots(slot, 1, 16),
 check "… at node2" a "same_slots(slots(slot, 0, 16), '$ro') and same_slots(slots(slot, 2, 16), '$rb')"
 check "… at node3" b "same_slots(slots(slot, 0, 16), '$ro') and same_slots(slots(slot, 1, 16), '$ra')"
 
+# ---- the machine of all three stands still for longer than any time-out and lease: no node is to blame, nothing is lost
+must o "put('$DIR/still', bytes(16 * PAGE)); slot = share('$DIR/still')"
+must a "slot = remote('$DIR/still')"
+must b "slot = remote('$DIR/still')"
+tell o "stress(slot, 0, [1, 2], 16, 11, 4)"
+tell a "stress(slot, 1, [0, 2], 16, 11, 5)"
+tell b "stress(slot, 2, [0, 1], 16, 11, 6)"
+sleep 2
+for k in 1 2 3; do fault $k pause; done
+sleep 7
+for k in 1 2 3; do fault $k resume; done
+ro=$(answer o 90) ra=$(answer a 90) rb=$(answer b 90)
+for got in "$ro" "$ra" "$rb"; do expect_match "reads and writes while all stand still: no number goes back" "$got" '^\{'; done
+check "the last numbers are everywhere" o "same_slots(slots(slot, 1, 16), '$ra') and same_slots(slots(slot, 2, 16), '$rb')"
+check "… at node2" a "same_slots(slots(slot, 0, 16), '$ro') and same_slots(slots(slot, 2, 16), '$rb')"
+check "… at node3" b "same_slots(slots(slot, 0, 16), '$ro') and same_slots(slots(slot, 1, 16), '$ra')"
+
 # ---- one node of three is silent: the others go on
 must o "put('$DIR/free', bytes(8192)); free = share('$DIR/free')"
 must a "free = remote('$DIR/free')"

@@ -9,7 +9,7 @@ use std::{
     rc::{Rc, Weak},
 };
 
-use vremote_proto::wire::Header;
+use vremote_proto::{reliable::Deadline, wire::Header};
 
 use crate::{
     executor::{Event, Home, Time},
@@ -182,6 +182,11 @@ impl Node {
     /// The module parameter `lease_ms`, microseconds.
     pub fn lease_us(&self) -> u64 {
         self.world.shape.lease
+    }
+
+    /// The end of its time-out, from now on.
+    pub fn deadline(&self) -> Deadline {
+        Deadline::new(self.now_us() + self.timeout_us())
     }
 
     /// The longest time that a local task waits for pages that other nodes hold, microseconds.

@@ -12,7 +12,7 @@ use std::{
 
 use nix::errno::Errno;
 use vremote_proto::{
-    limits::WORK_LIMIT_US,
+    limits::{RTO_MAX_US, STOOD_STILL_US, WORK_LIMIT_US},
     reliable::{Retry, Tick},
     wire::{flags, Header},
 };
@@ -499,5 +499,5 @@ pub async fn call_or(
 
 /// The longest time that an exchange with the module's time-out can take.
 pub fn longest_wait_us(node: &Node) -> u64 {
-    node.timeout_us() + WORK_LIMIT_US + 1_000_000
+    node.timeout_us() + WORK_LIMIT_US + STOOD_STILL_US + RTO_MAX_US
 }

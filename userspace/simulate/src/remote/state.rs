@@ -211,7 +211,7 @@ impl Inode {
         if node.world.has(Bug::NotConfirmed) {
             return Ok(());
         }
-        let end = node.now_us() + node.timeout_us();
+        let mut deadline = node.deadline();
         loop {
             let seen = self.peer.lease_changes.seen();
             let leased = self.peer.leased();
@@ -220,10 +220,7 @@ impl Inode {
                 return Ok(());
             }
             self.peer.hello(false);
-            let left = end.saturating_sub(node.now_us());
-            if left == 0 {
-                return Err(Errno::ETIMEDOUT);
-            }
+            let left = deadline.left(node.now_us()).ok_or(Errno::ETIMEDOUT)?;
             // A hello that is lost is not repeated for a second.
             self.peer
                 .lease_changes

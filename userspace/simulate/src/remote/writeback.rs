@@ -236,7 +236,7 @@ impl Inode {
 
     async fn wait_for_puts(&self, enough: impl Fn(&State) -> bool) -> Result {
         let node = self.node();
-        let mut end = node.now_us() + node.timeout_us();
+        let mut deadline = node.deadline();
         let mut fewest = usize::MAX;
         loop {
             let seen = self.changes.seen();
@@ -247,13 +247,10 @@ impl Inode {
                 }
                 if state.puts.len() < fewest {
                     fewest = state.puts.len();
-                    end = node.now_us() + node.timeout_us();
+                    deadline = node.deadline();
                 }
             }
-            let left = end.saturating_sub(node.now_us());
-            if left == 0 {
-                return Err(Errno::ETIMEDOUT);
-            }
+            let left = deadline.left(node.now_us()).ok_or(Errno::ETIMEDOUT)?;
             self.changes.wait(seen, left, Wait::Killable).await?;
         }
     }
