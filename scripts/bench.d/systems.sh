@@ -133,7 +133,25 @@ export_files() {
 		within 30 2 bash -c '
 			for i in {1..100}; do test -s "$1/read" && exit; sleep 0.1; done 2>/dev/null
 			echo "node2 does not see the files of VRemote"
-			exit 1' bash "${PLACE[vremote]}"
+			exit 1' bash "${PLACE[vremote]}" &&
+		keep_warm
+}
+
+# What was cached of a file is dropped when it is shared: node 1 shares what is read, as long as the module is loaded, and reads it first.
+keep_warm() {
+	local answer
+	[ -n "${AGENT_IN[home]:-}" ] || agent home 1 || return
+	answer=$(ask home "kept = [share(f'${HOME_PLACE[vremote]}/{name}') for name in ('read', 'sparse', 'small')]
+for fd in kept:
+    for at in range(0, size(fd), 1 << 20):
+        os.pread(fd, 1 << 20, at)")
+	[ "$answer" = ok ] || {
+		echo "node1 cannot share its files: $answer"
+		return 1
+	}
+}
+let_cool() {
+	[ -z "${AGENT_IN[home]:-}" ] || ask home "while kept: os.close(kept.pop())" >/dev/null
 }
 
 vremote_conditions() { # SYSTEM
@@ -158,6 +176,7 @@ load() {
 	local k plain=0
 	[ "$1" = encrypted ] || plain=1
 	MODE=none
+	let_cool || return
 	# What is cached goes first, and then the origin, while node 2 can still tell that it holds nothing; else its lease is waited for.
 	within 60 2 bash -ec '! mountpoint -q /vremote || umount /vremote' || return
 	for k in 1 2; do
