@@ -295,6 +295,21 @@ pub(super) fn working(peer: &Arc<Peer>, header: &Header) {
     }
 }
 
+/// Answers to a request are missing although what the peer sent after them is here: it is sent again after a round trip
+/// ([`Retry::overtaken`]). Once for each request. Receive thread.
+pub fn overtaken(peer: &Peer, request: u64) {
+    let wait = peer.round_trip_us();
+    let mut flights = FLIGHTS.lock();
+    let entry = flights
+        .as_mut()
+        .and_then(|flights| flights.get_mut(&request));
+    let next = entry.map(|entry| entry.retry.overtaken(now_us(), wait));
+    drop(flights);
+    if let Some(next) = next {
+        timer::at(next);
+    }
+}
+
 /// What the timer has to do for one exchange.
 enum Due {
     Send(u64, Arc<Peer>, Arc<dyn Exchange>),

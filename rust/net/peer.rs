@@ -481,6 +481,12 @@ impl Peer {
         self.link.lock().rtt.sample(rtt_us, false);
     }
 
+    /// The smoothed round trip, microseconds; before the first measurement the time-out.
+    pub(super) fn round_trip_us(&self) -> u64 {
+        let link = self.link.lock();
+        link.rtt.srtt_us().unwrap_or(link.rtt.rto_us())
+    }
+
     /// An answer arrived that nobody waits for any more.
     pub(super) fn answered_twice(&self) {
         self.link.lock().rtt.answered_twice();

@@ -135,6 +135,8 @@ pub struct Retry {
     rto: u64,
     /// The longest that `rto` gets.
     most: u64,
+    /// The present time-out: `rto`, or less once the request was [overtaken](Retry::overtaken).
+    pause: u64,
     deadline: Option<Deadline>,
     resends: u32,
 }
@@ -152,6 +154,7 @@ impl Retry {
             next: now.saturating_add(rto),
             rto,
             most,
+            pause: rto,
             deadline: deadline.map(Deadline::new),
             resends: 0,
         }
@@ -170,8 +173,11 @@ impl Retry {
         if now < self.next {
             return Tick::Wait(next);
         }
-        self.rto = (self.rto * 2).min(self.most);
-        self.next = now.saturating_add(self.rto);
+        if self.pause == self.rto {
+            self.rto = (self.rto * 2).min(self.most);
+        }
+        self.pause = self.rto;
+        self.next = now.saturating_add(self.pause);
         self.resends = self.resends.saturating_add(1);
         Tick::Resend
     }
@@ -179,7 +185,7 @@ impl Retry {
     /// Part of the answer arrived, or word that the peer works on it: the present time-out begins anew, and silence may last for
     /// `patience` microseconds from now on, though not beyond [`WORK_LIMIT_US`] since the request was first sent.
     pub fn progress(&mut self, now: u64, patience: u64) {
-        self.next = now.saturating_add(self.rto);
+        self.next = now.saturating_add(self.pause);
         if let Some(deadline) = &mut self.deadline {
             let last = self.started.saturating_add(WORK_LIMIT_US);
             deadline.at = now.saturating_add(patience).min(last).max(deadline.at);
@@ -189,10 +195,19 @@ impl Retry {
     /// At `time` the peer answered a request that is older than this one. It serves them in turn, so this one is not lost for all that is
     /// known: the present time-out begins at `time`, not before. Says whether that put it off; its answer then says nothing of a round trip.
     pub fn in_turn(&mut self, time: u64) -> bool {
-        let next = time.saturating_add(self.rto);
+        let next = time.saturating_add(self.pause);
         let later = next > self.next;
         self.next = self.next.max(next);
         later
+    }
+
+    /// Something arrived that the peer sent after what is missing here: that is lost, unless the network has only changed the order. It is
+    /// waited for as long as `wait` after the last arrival, not for the time-out; once, as with RACK (RFC 8985) and QUIC (RFC 9002, 6.1).
+    /// Gives when to look again.
+    pub fn overtaken(&mut self, now: u64, wait: u64) -> u64 {
+        self.pause = self.pause.min(wait);
+        self.next = self.next.min(now.saturating_add(self.pause));
+        self.next
     }
 
     /// From now on there is no deadline.

@@ -147,7 +147,12 @@ pub(super) struct Request {
     slots: KVec<Option<Slot>>,
     /// Pages without an answer.
     left: usize,
+    /// What was sent after the answers that are missing is here, and the network was told.
+    overtaken: bool,
 }
+
+/// Requests that one arrival shows to be [overtaken](exchange::overtaken), at most; more of them are seen by the next one.
+const OVERTAKEN: usize = 4;
 
 impl Request {
     fn slot_mut(&mut self, page: u64) -> Option<&mut Option<Slot>> {
@@ -176,6 +181,19 @@ impl State {
                 Some(&mut slot.pending)
             }
         })
+    }
+
+    /// A page of request `id` was answered. The origin answers requests in their order, and the pages of one in theirs, but for what it has
+    /// to read from its disk: says which requests should have been answered before, and are not.
+    fn note_overtaken(&mut self, id: u64, overtaken: &mut [u64; OVERTAKEN]) {
+        let behind = |request: &&mut Request| {
+            let passed = request.id < id || request.slots.last().is_some_and(Option::is_none);
+            passed && request.id <= id && request.left != 0 && !request.overtaken
+        };
+        for (request, place) in self.gets.iter_mut().filter(behind).zip(overtaken) {
+            request.overtaken = true;
+            *place = request.id;
+        }
     }
 
     /// The error that a reader of this page need not wait for once more.
@@ -318,6 +336,7 @@ impl Inode {
                 want,
                 slots,
                 left: count,
+                overtaken: false,
             };
             if let Err(error) = state.gets.push(request, GFP_ATOMIC) {
                 drop(state);
@@ -378,6 +397,7 @@ impl Inode {
                     want: Want::Write,
                     slots,
                     left: count,
+                    overtaken: false,
                 },
                 GFP_ATOMIC,
             )?;
@@ -438,6 +458,7 @@ impl Inode {
         let mut fill = None;
         let mut refused = None;
         let mut again = false;
+        let mut overtaken = [0; OVERTAKEN];
         let last;
         {
             let mut state = self.state.lock();
@@ -520,6 +541,8 @@ impl Inode {
             let request = &mut state.gets[position];
             request.left -= 1;
             last = request.left == 0;
+            state.note_overtaken(header.request, &mut overtaken);
+            let request = &state.gets[position];
             if last && request.slots.iter().all(Option::is_none) {
                 let _ = state.gets.remove(position);
             }
@@ -547,6 +570,9 @@ impl Inode {
             self.kick();
         }
         self.changes.happen();
+        for request in overtaken.into_iter().filter(|request| *request != 0) {
+            exchange::overtaken(peer, request);
+        }
         last
     }
 

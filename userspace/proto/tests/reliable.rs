@@ -148,6 +148,28 @@ fn a_request_waits_for_its_turn() {
 }
 
 #[test]
+fn what_was_overtaken_is_asked_for_after_a_round_trip() {
+    let mut retry = Retry::new(0, 50_000, Some(CALL_TIMEOUT_US));
+    retry.progress(10_000, CALL_TIMEOUT_US);
+    assert_eq!(retry.overtaken(10_000, 2_000), 12_000);
+    // Some of it was only late.
+    retry.progress(11_000, CALL_TIMEOUT_US);
+    assert_eq!(retry.on_tick(12_000), Tick::Wait(13_000));
+    assert_eq!(retry.on_tick(13_000), Tick::Resend);
+    // Then as ever: the network is not asked faster and faster.
+    assert_eq!(retry.on_tick(13_000), Tick::Wait(63_000));
+    retry.progress(20_000, CALL_TIMEOUT_US);
+    assert_eq!(retry.on_tick(20_000), Tick::Wait(70_000));
+    assert_eq!(retry.on_tick(70_000), Tick::Resend);
+    assert_eq!(retry.on_tick(70_000), Tick::Wait(170_000));
+    // A round trip longer than the time-out changes nothing.
+    let mut retry = Retry::new(0, 50_000, None);
+    assert_eq!(retry.overtaken(10_000, 90_000), 50_000);
+    assert_eq!(retry.on_tick(50_000), Tick::Resend);
+    assert_eq!(retry.on_tick(50_000), Tick::Wait(150_000));
+}
+
+#[test]
 fn only_silence_ends_a_request() {
     let patience = CALL_TIMEOUT_US;
     let mut retry = Retry::new(0, 50_000, Some(patience));
