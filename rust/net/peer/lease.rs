@@ -60,10 +60,10 @@ impl Peer {
         if self.link.lock().term.is_revoked() {
             return !self.is_gone();
         }
-        // What has arrived and was not looked at may be an answer.
-        if self.is_gone() || !self.is_deaf(now) || self.backlog() {
+        if self.is_gone() || !self.is_deaf(now) {
             return false;
         }
+        // What has arrived and was not looked at may be an answer: there is time for that.
         let over = self.link.lock().term.close(now, DEAF_US);
         timer::at(over.min(now + HELLO_HURRY_US));
         true

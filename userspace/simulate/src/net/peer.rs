@@ -517,7 +517,7 @@ impl Peer {
         if self.link.borrow().term.is_revoked() {
             return true;
         }
-        if !self.is_deaf(now) || node.backlog() {
+        if !self.is_deaf(now) {
             return false;
         }
         let over = self.link.borrow_mut().term.close(now, DEAF_US);
