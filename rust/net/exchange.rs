@@ -6,7 +6,7 @@
 //!
 //! - each answer with this id from this peer is given to [`Exchange::answer`], until that says that it was the last one;
 //! - [`Exchange::send`] is called again whenever the time-out (from the measured round trips of the peer, doubling) passes
-//!   without an answer;
+//!   without an answer, and once a round trip after it was [`overtaken`];
 //! - [`Exchange::expired`] is called at most once, instead of a last answer: `ETIMEDOUT` or, if there never was a session,
 //!   `ENOTCONN` after the [deadline](crate::proto::reliable::Deadline), which every sign that the peer works on the request puts off; `ESTALE`
 //!   when the peer begins a new session; `ENOTCONN` when it is removed.
@@ -257,7 +257,7 @@ fn waiting(peer: &Arc<Peer>, header: &Header) -> Option<Arc<dyn Exchange>> {
     let Some((exchange, rtt)) = found else {
         peer.dropped(Reason::LateAnswer);
         if header.offset == 0 {
-            peer.answered_twice();
+            peer.answered_twice(header.request);
         }
         return None;
     };

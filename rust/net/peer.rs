@@ -95,6 +95,8 @@ pub struct Peer {
     /// Which request it answered last, of those that are [patient](exchange::Exchange::patient), and when (microseconds). Written without
     /// a lock: a pair that does not fit costs a repetition, or puts one off by a time-out.
     turn: (Atomic<u64>, Atomic<u64>),
+    /// The request of which the last answer came that nobody waited for.
+    late: Atomic<u64>,
     /// Whether the log says that the peer is up.
     shown_up: Atomic<bool>,
     gone: Atomic<bool>,
@@ -305,6 +307,7 @@ pub fn add(name: &[u8], address: u32, port: u16, psk: Option<Key>) -> Result<Arc
             answered: Atomic::new(0),
             heard: Atomic::new(0),
             turn: (Atomic::new(0), Atomic::new(0)),
+            late: Atomic::new(0),
             shown_up: Atomic::new(false),
             gone: Atomic::new(false),
             fragment: Atomic::new(0),
@@ -487,9 +490,11 @@ impl Peer {
         link.rtt.srtt_us().unwrap_or(link.rtt.rto_us())
     }
 
-    /// An answer arrived that nobody waits for any more.
-    pub(super) fn answered_twice(&self) {
-        self.link.lock().rtt.answered_twice();
+    /// An answer to this request arrived that nobody waits for any more. All of one request count once.
+    pub(super) fn answered_twice(&self, request: u64) {
+        if self.late.xchg(request, Relaxed) != request {
+            self.link.lock().rtt.answered_twice();
+        }
     }
 
     /// Counts a datagram of the peer, or for it, that went nowhere.

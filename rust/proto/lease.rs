@@ -21,7 +21,7 @@
 //! A remote that answers hellos, and is asked for a page again and again and keeps it all the same, would keep it for ever. After
 //! [`overdue_rounds`] its term is [revoked](Term::revoke): it ends like one that was closed, and no answer reopens it.
 
-use super::limits::{OVERDUE_ROUNDS, OVERDUE_US};
+use super::limits::{OVERDUE_ROUNDS, OVERDUE_US, UNHEARD_US};
 
 /// After how many rounds that have run out, of `timeout` microseconds each, a holder that has not given up the page has its term revoked.
 /// `lease`: what it is granted. Who was silent for less than that is not to lose anything, so that long is not enough.
@@ -64,6 +64,8 @@ pub struct Term {
     closed: bool,
     /// Closed for good.
     revoked: bool,
+    /// When it was seen to be over for the first time, while datagrams waited; 0: it was not.
+    unheard: u64,
 }
 
 impl Term {
@@ -97,6 +99,7 @@ impl Term {
     /// The remote has answered.
     pub fn reopen(&mut self) {
         self.closed = self.revoked;
+        self.unheard = 0;
     }
 
     /// Whether no answer reopens it.
@@ -112,6 +115,19 @@ impl Term {
     /// If nothing is granted: for how long the remote may still use what was.
     pub fn left(&self, now: u64) -> Option<u64> {
         self.closed.then(|| self.until.saturating_sub(now))
+    }
+
+    /// Whether it is [over](Term::over), and no answer waits in the socket: this node may have stood still, or its receive thread. `backlog`:
+    /// whether any datagrams wait. That counts for [`UNHEARD_US`] at most. To be asked again soon while it says no and the term is over.
+    pub fn ends(&mut self, now: u64, backlog: bool) -> bool {
+        if !self.over(now) {
+            self.unheard = 0;
+            return false;
+        }
+        if self.unheard == 0 {
+            self.unheard = now.max(1);
+        }
+        !backlog || now - self.unheard >= UNHEARD_US
     }
 
     /// Whether what was granted is void.

@@ -132,6 +132,9 @@ pub const HELLO_INTERVAL_US: u64 = 1_000_000;
 /// otherwise. See [`lease`](super::lease).
 pub const LEASE_US: u64 = 5_000_000;
 
+/// For how long a peer is not fenced because datagrams wait that may be its answer. Others can see to it that some always do.
+pub const UNHEARD_US: u64 = 2 * HELLO_HURRY_US;
+
 /// Longest lease that an origin may be set to grant, and a remote believes.
 pub const MAX_LEASE_US: u64 = 60_000_000;
 

@@ -121,7 +121,7 @@ const TRIES: u64 = 12;
 pub enum Tick {
     /// Nothing to do before this time.
     Wait(u64),
-    /// Send the request again. The next time-out is twice as long; ask again to learn when it is.
+    /// Send the request again. The next time-out is twice as long, but after one that was cut short; ask again to learn when it is.
     Resend,
     /// The time is up: the exchange ends without an answer.
     Expired,
@@ -202,11 +202,13 @@ impl Retry {
     }
 
     /// Something arrived that the peer sent after what is missing here: that is lost, unless the network has only changed the order. It is
-    /// waited for as long as `wait` after the last arrival, not for the time-out; once, as with RACK (RFC 8985) and QUIC (RFC 9002, 6.1).
-    /// Gives when to look again.
+    /// waited for as long as `wait` after the last arrival, not for the time-out; once, as with RACK (RFC 8985) and QUIC (RFC 9002, 6.1), and
+    /// only if it was sent once: else what was overtaken may be the first of two. Gives when to look again.
     pub fn overtaken(&mut self, now: u64, wait: u64) -> u64 {
-        self.pause = self.pause.min(wait);
-        self.next = self.next.min(now.saturating_add(self.pause));
+        if self.resends == 0 {
+            self.pause = self.pause.min(wait);
+            self.next = self.next.min(now.saturating_add(self.pause));
+        }
         self.next
     }
 

@@ -183,12 +183,14 @@ impl State {
         })
     }
 
-    /// A page of request `id` was answered. The origin answers requests in their order, and the pages of one in theirs, but for what it has
-    /// to read from its disk: says which requests should have been answered before, and are not.
+    /// A page of request `id`, which reads, was answered. Pages to be read that the origin has in memory are answered in the order in which they
+    /// were asked for, so that a gap in that is a loss: says which requests have one. What the origin reads from its disk, or has from other
+    /// nodes, comes later without being lost; then one more request was for nothing.
     fn note_overtaken(&mut self, id: u64, overtaken: &mut [u64; OVERTAKEN]) {
         let behind = |request: &&mut Request| {
             let passed = request.id < id || request.slots.last().is_some_and(Option::is_none);
-            passed && request.id <= id && request.left != 0 && !request.overtaken
+            let missing = request.left != 0 && request.want == Want::Read;
+            passed && request.id <= id && missing && !request.overtaken
         };
         for (request, place) in self.gets.iter_mut().filter(behind).zip(overtaken) {
             request.overtaken = true;
@@ -491,7 +493,7 @@ impl Inode {
             if header.status != 0 {
                 let error = exchange::error_of(header.status);
                 if error == EBUSY || error == ENOMEM || error == EAGAIN {
-                    // It will pass: the request is sent again, with growing pauses, until its deadline.
+                    // It will pass: the request is sent again until its deadline.
                     return false;
                 }
                 slot.note(error);
@@ -541,7 +543,9 @@ impl Inode {
             let request = &mut state.gets[position];
             request.left -= 1;
             last = request.left == 0;
-            state.note_overtaken(header.request, &mut overtaken);
+            if want == Want::Read {
+                state.note_overtaken(header.request, &mut overtaken);
+            }
             let request = &state.gets[position];
             if last && request.slots.iter().all(Option::is_none) {
                 let _ = state.gets.remove(position);

@@ -16,6 +16,9 @@ use crate::{
     },
 };
 
+/// How soon to look again whether the datagrams that waited were looked at ([`Term::ends`](crate::proto::lease::Term::ends)).
+const UNHEARD_PAUSE_US: u64 = 10_000;
+
 impl Peer {
     /// Whether what the peer has granted may be used. Any context.
     pub fn leased(&self) -> bool {
@@ -120,8 +123,8 @@ impl Peer {
     /// Sends the hellos that are due, ends what was mapped when the lease has run out, and the session when the term is over. Returns when to
     /// look again. Timer.
     pub(super) fn look_after_leases(self: &Arc<Self>, now: u64) -> u64 {
-        let (pause, due, lapsed, over) = {
-            let link = self.link.lock();
+        let (pause, due, lapsed, over, ends) = {
+            let mut link = self.link.lock();
             let hurry = link.term.is_closed() || (self.is_deaf(now) && self.is_up());
             let pause = if hurry {
                 HELLO_HURRY_US
@@ -133,6 +136,7 @@ impl Peer {
                 now.saturating_sub(link.hello_sent) >= pause,
                 link.mapped && !self.leased(),
                 link.term.over(now),
+                link.term.ends(now, self.backlog()),
             )
         };
         if due {
@@ -142,8 +146,10 @@ impl Peer {
         if lapsed {
             crate::remote::lapse(self);
         }
-        if over {
+        if ends {
             self.fence();
+        } else if over {
+            return now + UNHEARD_PAUSE_US;
         }
         let until = self.lease.load(Relaxed);
         let ends = if until > now { until } else { timer::NEVER };

@@ -4,7 +4,7 @@
 
 use vremote_proto::lease::{overdue_rounds, Term};
 use vremote_proto::limits::{
-    DEAF_US, LEASE_US, MAX_LEASE_US, OVERDUE_ROUNDS, OVERDUE_US, RTO_MAX_US,
+    DEAF_US, LEASE_US, MAX_LEASE_US, OVERDUE_ROUNDS, OVERDUE_US, RTO_MAX_US, UNHEARD_US,
 };
 
 #[test]
@@ -42,6 +42,28 @@ fn a_term_that_was_closed_can_still_be_revoked() {
     assert_eq!(term.revoke(890), 1_080);
     term.reopen();
     assert!(!term.over(1_079) && term.over(1_080));
+}
+
+/// The node had stood still, or its receive thread: the answer waits in the socket.
+#[test]
+fn a_term_does_not_end_before_what_has_arrived_was_looked_at() {
+    let mut term = Term::default();
+    term.grant(0, 800_000);
+    term.close(800_000, 100_000);
+    assert!(!term.ends(899_999, false) && term.ends(900_000, false));
+    let mut term = term;
+    term.reopen();
+    term.close(1_000_000, 100_000);
+    let over = 60_000_000;
+    assert!(term.over(over) && !term.ends(over, true));
+    assert!(!term.ends(over + UNHEARD_US - 1, true));
+    // It was there.
+    let mut heard = term;
+    heard.reopen();
+    assert!(!heard.ends(over + UNHEARD_US, false));
+    // It was not; or somebody keeps the socket full.
+    assert!(term.ends(over + UNHEARD_US - 1, false));
+    assert!(term.ends(over + UNHEARD_US, true));
 }
 
 #[test]

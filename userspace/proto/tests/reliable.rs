@@ -162,6 +162,8 @@ fn what_was_overtaken_is_asked_for_after_a_round_trip() {
     assert_eq!(retry.on_tick(20_000), Tick::Wait(70_000));
     assert_eq!(retry.on_tick(70_000), Tick::Resend);
     assert_eq!(retry.on_tick(70_000), Tick::Wait(170_000));
+    // What was overtaken may be the first of two.
+    assert_eq!(retry.overtaken(71_000, 2_000), 170_000);
     // A round trip longer than the time-out changes nothing.
     let mut retry = Retry::new(0, 50_000, None);
     assert_eq!(retry.overtaken(10_000, 90_000), 50_000);

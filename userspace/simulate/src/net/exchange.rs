@@ -171,7 +171,7 @@ fn waiting(peer: &Rc<Peer>, header: &Header) -> Option<Rc<dyn Exchange>> {
     };
     let Some((exchange, rtt)) = found else {
         if header.offset == 0 {
-            peer.answered_twice();
+            peer.answered_twice(header.request);
         }
         return None;
     };
@@ -206,6 +206,20 @@ pub fn working(peer: &Rc<Peer>, header: &Header) {
         entry.timed = true;
         entry.put_off = 0;
         entry.retry.progress(node.now_us(), node.timeout_us());
+    }
+}
+
+/// Answers to a request are missing although what the peer sent after them is here. Receive thread.
+pub fn overtaken(peer: &Rc<Peer>, request: u64) {
+    let node = peer.node();
+    let wait = peer.round_trip_us();
+    let next = {
+        let mut flights = node.exchanges.flights.borrow_mut();
+        let entry = flights.get_mut(&request);
+        entry.map(|entry| entry.retry.overtaken(node.now_us(), wait))
+    };
+    if let Some(next) = next {
+        node.timer_at(next);
     }
 }
 

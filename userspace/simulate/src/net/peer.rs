@@ -28,6 +28,9 @@ use crate::{
     wait::{Changes, Result, Work},
 };
 
+/// How soon to look again whether the datagrams that waited were looked at.
+const UNHEARD_PAUSE_US: u64 = 10_000;
+
 /// Shortest time between two hellos that something received made us send.
 const HELLO_PAUSE_US: u64 = 100_000;
 
@@ -62,6 +65,7 @@ pub struct Peer {
     /// As `heard`, by the clock of the simulation, for the checks.
     pub heard_at: Cell<u64>,
     turn: Cell<(u64, u64)>,
+    late: Cell<u64>,
     shown_up: Cell<bool>,
     link: RefCell<Link>,
     assemblies: RefCell<Assemblies>,
@@ -86,6 +90,7 @@ impl Peer {
             heard: Cell::new(0),
             heard_at: Cell::new(0),
             turn: Cell::new((0, 0)),
+            late: Cell::new(0),
             shown_up: Cell::new(false),
             link: RefCell::new(Link {
                 rtt: RttEstimator::new(),
@@ -164,9 +169,17 @@ impl Peer {
         self.link.borrow_mut().rtt.sample(rtt, false);
     }
 
-    /// An answer arrived that nobody waits for any more.
-    pub fn answered_twice(&self) {
-        self.link.borrow_mut().rtt.answered_twice();
+    /// The smoothed round trip; before the first measurement the time-out.
+    pub fn round_trip_us(&self) -> u64 {
+        let link = self.link.borrow();
+        link.rtt.srtt_us().unwrap_or(link.rtt.rto_us())
+    }
+
+    /// An answer to this request arrived that nobody waits for any more. All of one request count once.
+    pub fn answered_twice(&self, request: u64) {
+        if self.late.replace(request) != request {
+            self.link.borrow_mut().rtt.answered_twice();
+        }
     }
 
     fn log(&self, words: u64, what: &str) {
@@ -559,8 +572,8 @@ impl Peer {
         } else {
             0
         };
-        let (pause, due, over) = {
-            let link = self.link.borrow();
+        let (pause, due, over, ends) = {
+            let mut link = self.link.borrow_mut();
             let hurry = link.term.is_closed() || (self.is_deaf(now) && self.is_up());
             let pause = if hurry {
                 HELLO_HURRY_US
@@ -571,15 +584,18 @@ impl Peer {
                 pause,
                 now.saturating_sub(link.hello_sent) >= pause,
                 link.term.over(now + margin),
+                link.term.ends(now + margin, self.node().backlog()),
             )
         };
         if due {
             self.hello(true);
         }
-        if over {
-            self.fence(margin);
-        }
         self.assemblies.borrow_mut().expire(now);
+        if ends {
+            self.fence(margin);
+        } else if over {
+            return now + UNHEARD_PAUSE_US;
+        }
         let until = self.lease.get();
         let ends = if until > now { until } else { NEVER };
         (now + pause).min(ends)

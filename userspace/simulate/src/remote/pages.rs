@@ -116,6 +116,7 @@ pub struct Request {
     want: Want,
     slots: Vec<Option<Slot>>,
     left: usize,
+    overtaken: bool,
 }
 
 impl Request {
@@ -135,6 +136,22 @@ impl Request {
 }
 
 impl State {
+    /// A page of request `id`, which reads, was answered: requests that have a gap before that.
+    fn note_overtaken(&mut self, id: u64) -> Vec<u64> {
+        let behind = |request: &&mut Request| {
+            let passed = request.id < id || request.slots.last().is_some_and(Option::is_none);
+            let missing = request.left != 0 && request.want == Want::Read;
+            passed && request.id <= id && missing && !request.overtaken
+        };
+        let behind = self.gets.iter_mut().filter(behind);
+        behind
+            .map(|request| {
+                request.overtaken = true;
+                request.id
+            })
+            .collect()
+    }
+
     /// The request in flight for a page.
     pub fn pending_mut(&mut self, page: u64) -> Option<&mut Pending> {
         self.gets.iter_mut().find_map(|request| {
@@ -269,6 +286,7 @@ impl Inode {
                 want,
                 slots,
                 left: count,
+                overtaken: false,
             });
         }
         self.launch(Header {
@@ -318,6 +336,7 @@ impl Inode {
                 want: Want::Write,
                 slots,
                 left: count,
+                overtaken: false,
             });
             Header {
                 request: id,
@@ -373,6 +392,7 @@ impl Inode {
         let mut fill = None;
         let mut refused = None;
         let mut again = false;
+        let mut overtaken = Vec::new();
         let last;
         {
             let mut state = self.state.borrow_mut();
@@ -453,6 +473,10 @@ impl Inode {
             let request = &mut state.gets[position];
             request.left -= 1;
             last = request.left == 0;
+            if want == Want::Read {
+                overtaken = state.note_overtaken(header.request);
+            }
+            let request = &state.gets[position];
             if last && request.slots.iter().all(Option::is_none) {
                 state.gets.remove(position);
             }
@@ -479,6 +503,9 @@ impl Inode {
             self.kick();
         }
         self.changes.happen();
+        for request in overtaken {
+            exchange::overtaken(&self.peer, request);
+        }
         last
     }
 
