@@ -16,7 +16,8 @@
 //! A lease that has run out takes nothing away by itself. The remote waits for its renewal before it shows or changes anything; the origin
 //! leaves everything as it is until somebody wants what the remote holds. Only then, and if the remote does not answer, the origin
 //! [closes](Term::close) the term: hellos are answered without granting. When the term is [over](Term::over), all that was granted is
-//! void, and only a new session can follow. A remote that answers before that reopens it.
+//! void, and only a new session can follow. A remote that answers before that reopens it; what has arrived by then and was not looked at is
+//! [looked at first](Term::ends), for this node may have stood still.
 //!
 //! A remote that answers hellos, and is asked for a page again and again and keeps it all the same, would keep it for ever. After
 //! [`overdue_rounds`] its term is [revoked](Term::revoke): it ends like one that was closed, and no answer reopens it.
