@@ -51,7 +51,6 @@ fn a_term_does_not_end_before_what_has_arrived_was_looked_at() {
     term.grant(0, 800_000);
     term.close(800_000, 100_000);
     assert!(!term.ends(899_999, false) && term.ends(900_000, false));
-    let mut term = term;
     term.reopen();
     term.close(1_000_000, 100_000);
     let over = 60_000_000;
