@@ -257,9 +257,9 @@ kernel::sync::global_lock! {
     unsafe(uninit) static TABLE: SpinLock<Option<Table>> = None;
 }
 
-/// For all work about files, but:
+/// For all work about files but purges that may have to wait.
 static WORK: ModuleQueue = ModuleQueue::new();
-/// [`Inode::purge_when_free`], which may wait for as long as a writer does: nothing else is to be behind that.
+/// For [`Inode::purge_when_free`], which may wait for as long as a writer does: nothing else is to be behind that.
 static PURGES: ModuleQueue = ModuleQueue::new();
 
 /// Prepares the table and the workqueues. Called once, at load.
