@@ -154,6 +154,8 @@ pub struct PeerCounters {
     pub fences: Counter,
     /// Of these, how often it was because it kept a page although it answered.
     pub revocations: Counter,
+    /// Bytes written here to its files that will never reach it.
+    pub lost_bytes: Counter,
     /// Datagrams of this peer, or for it, that went nowhere.
     pub drops: Counter,
 }
@@ -169,6 +171,7 @@ impl PeerCounters {
             retransmits: Counter::new(),
             fences: Counter::new(),
             revocations: Counter::new(),
+            lost_bytes: Counter::new(),
             drops: Counter::new(),
         }
     }

@@ -99,6 +99,8 @@ pub struct Peer {
     late: Atomic<u64>,
     /// Whether the log says that the peer is up.
     shown_up: Atomic<bool>,
+    /// The [trouble](lease::Trouble) that the log has told of last.
+    shown_trouble: Atomic<u32>,
     gone: Atomic<bool>,
     /// Index into `send::FRAGMENTS`.
     fragment: Atomic<u32>,
@@ -309,6 +311,7 @@ pub fn add(name: &[u8], address: u32, port: u16, psk: Option<Key>) -> Result<Arc
             turn: (Atomic::new(0), Atomic::new(0)),
             late: Atomic::new(0),
             shown_up: Atomic::new(false),
+            shown_trouble: Atomic::new(0),
             gone: Atomic::new(false),
             fragment: Atomic::new(0),
             segmentation: Atomic::new(true),
@@ -414,6 +417,7 @@ pub(super) fn tick(now: u64) -> u64 {
             }
         }
         next = next.min(peer.look_after_leases(now));
+        peer.show_trouble(now);
         if silent >= PEER_DOWN_US && peer.shown_up.cmpxchg(true, false, Relaxed).is_ok() {
             peer.log("down");
         }
@@ -569,9 +573,10 @@ impl Peer {
         let lease = self.lease.load(Relaxed).saturating_sub(now);
         write!(
             out,
-            ",\"lease_us\":{lease},\"fences\":{},\"revocations\":{},\"partitioned\":{},\"revoked\":{}",
+            ",\"lease_us\":{lease},\"fences\":{},\"revocations\":{},\"lost_bytes\":{},\"partitioned\":{},\"revoked\":{}",
             self.counters.fences.get(),
             self.counters.revocations.get(),
+            self.counters.lost_bytes.get(),
             self.is_partitioned(now),
             self.is_revoked()
         )?;

@@ -56,7 +56,7 @@ pub(crate) fn drain(begin: bool) -> Result {
     crate::net::udp::quiesce();
     super::flush();
     let mut result = Ok(());
-    for share in share::snapshot()? {
+    for share in share::all() {
         let done = bring_home(&share);
         // What has come is written, whatever has not.
         let mut known = share.errors();

@@ -78,7 +78,7 @@ pub(crate) fn init() -> Result {
 pub(crate) fn quiesce() {
     CLOSING.store(true, Relaxed);
     export::clear();
-    for share in share::snapshot().unwrap_or_default() {
+    for share in share::all() {
         settle(&share);
     }
 }
@@ -156,7 +156,7 @@ pub(crate) unsafe fn unshare(file: *mut bindings::file) {
 /// system can be unmounted.
 pub(crate) fn export_del(id: &[u8]) {
     export::del(id);
-    for share in share::snapshot().unwrap_or_default() {
+    for share in share::all() {
         serve::settle_if_idle(&share);
     }
 }
@@ -165,7 +165,7 @@ pub(crate) fn export_del(id: &[u8]) {
 /// that nobody is to write to any more. Called about every second, by the timer: the work is done in a work item.
 pub(crate) fn sweep() {
     let _ = REQUESTS.queue().try_spawn(GFP_NOWAIT, || {
-        for share in share::snapshot().unwrap_or_default() {
+        for share in share::all() {
             if share.deleted() {
                 serve::settle_if_idle(&share);
             }
@@ -187,7 +187,7 @@ pub(crate) fn local_share(path: &[u8]) -> bool {
 /// A peer is about to be removed: brings home what it holds, while it still can be asked. Process context, waits for it within the
 /// module's time-out.
 pub(crate) fn peer_leaving(slot: Node) {
-    for share in share::snapshot().unwrap_or_default() {
+    for share in share::all() {
         if let Err(error) = share.acquire_from(Some(slot), 0, u64::MAX, Want::Write) {
             if crate::net::may_log() {
                 pr_warn!("file {}: not all pages came home: {:?}\n", share.id, error);
@@ -196,15 +196,15 @@ pub(crate) fn peer_leaving(slot: Node) {
     }
 }
 
-/// Whether the peer in this slot holds a page. Process context; may say so falsely if memory is short.
+/// Whether the peer in this slot holds a page. Process context.
 pub(crate) fn holds(slot: Node) -> bool {
-    share::snapshot().map_or(true, |shares| shares.iter().any(|share| share.holds(slot)))
+    share::all().any(|share| share.holds(slot))
 }
 
 /// A peer was removed, has started anew, or was fenced. Process context.
 pub(crate) fn peer_gone(slot: Node) {
     serve::forget(slot);
-    for share in share::snapshot().unwrap_or_default() {
+    for share in share::all() {
         let owned = share.gone(slot);
         if owned != 0 && crate::net::may_log() {
             pr_warn!(
@@ -232,7 +232,7 @@ pub(crate) fn status(out: &mut impl Write) -> fmt::Result {
         write!(out, ",\"root_squash\":{}}}", export.root_squash)?;
     }
     out.write_str("],\"shares\":[")?;
-    for (at, share) in share::snapshot().unwrap_or_default().iter().enumerate() {
+    for (at, share) in share::all().enumerate() {
         let (pages, owned, active, stashed, descriptors, opens) = {
             let state = share.state.lock();
             (
@@ -260,7 +260,7 @@ pub(crate) fn status(out: &mut impl Write) -> fmt::Result {
         )?;
         crate::stats::write_json_string(
             out,
-            lookup::Object::of(share).path().as_deref().unwrap_or(b""),
+            lookup::Object::of(&share).path().as_deref().unwrap_or(b""),
         )?;
         write!(
             out,

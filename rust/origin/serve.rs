@@ -481,7 +481,7 @@ fn with_file(peer: &Arc<Peer>, header: &Header, payload: &[u8], answer: &mut Ans
 
 /// The share that a descriptor with `O_ORIGIN` holds at this path.
 pub(super) fn by_descriptor(path: &[u8]) -> Option<Arc<Share>> {
-    share::snapshot().ok()?.into_iter().find(|share| {
+    share::all().find(|share| {
         is_by_descriptor(share) && Object::of(share).path().is_ok_and(|of| of[..] == *path)
     })
 }
@@ -557,7 +557,7 @@ pub(super) fn is_way(path: &[u8]) -> Result<bool> {
             return Ok(true);
         }
     }
-    for share in share::snapshot()? {
+    for share in share::all() {
         if is_by_descriptor(&share) && export::is_above(path, &Object::of(&share).path()?) {
             return Ok(true);
         }
@@ -790,7 +790,7 @@ pub(super) fn settle_if_idle(share: &Arc<Share>) {
             && Object::of(share)
                 .path()
                 .is_ok_and(|path| export::containing(&path).is_some())
-            && share::snapshot().is_ok_and(|shares| shares.len() <= IDLE_SHARES)
+            && share::all().nth(IDLE_SHARES).is_none()
     };
     if !idle || keep() {
         return;

@@ -381,33 +381,17 @@ pub(crate) fn by_mapping(mapping: *mut address_space) -> Option<Arc<Share>> {
         .cloned()
 }
 
-/// All shares, as they are now.
-///
-/// # Errors
-///
-/// `ENOMEM`.
-pub(super) fn snapshot() -> Result<KVec<Arc<Share>>> {
-    let mut shares = KVec::new();
-    loop {
-        let wanted = TABLE
-            .lock()
-            .as_ref()
-            .map_or(0, |table| table.by_id.values().count());
-        shares.clear();
-        shares.reserve(wanted, GFP_KERNEL)?;
+/// All shares, in the order of their ids, which rise: also those that are made meanwhile. Takes no memory, so that what a node holds can be
+/// taken back when there is none.
+pub(super) fn all() -> impl Iterator<Item = Arc<Share>> {
+    let mut from = 0;
+    core::iter::from_fn(move || {
         let table = TABLE.lock();
-        let Some(table) = table.as_ref() else {
-            return Ok(shares);
-        };
-        if table.by_id.values().count() <= shares.capacity() {
-            for share in table.by_id.values() {
-                shares
-                    .push_within_capacity(share.clone())
-                    .map_err(|_| ENOMEM)?;
-            }
-            return Ok(shares);
-        }
-    }
+        let cursor = table.as_ref()?.by_id.cursor_lower_bound(&from)?;
+        let (id, share) = cursor.current();
+        from = *id + 1;
+        Some(share.clone())
+    })
 }
 
 impl Share {

@@ -810,9 +810,10 @@ impl Inode {
         }
     }
 
-    /// Bytes written here will never reach the origin: [`Self::set_error`], and the log says so now.
+    /// Bytes written here will never reach the origin: [`Self::set_error`], they are counted, and the log says so now.
     pub(super) fn report_loss(&self, bytes: u64, error: Error) {
         self.set_error(error);
+        self.peer.counters.lost_bytes.add(bytes);
         if net::may_log() {
             let ino = self.identity.map_or(0, |identity| identity.ino);
             pr_err!(

@@ -19,6 +19,20 @@ use crate::{
 /// How soon to look again whether the datagrams that waited were looked at ([`Term::ends`](crate::proto::lease::Term::ends)).
 const UNHEARD_PAUSE_US: u64 = 10_000;
 
+/// What is wrong with a peer although there is a session with it. The worst comes last.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+enum Trouble {
+    None = 0,
+    Partitioned = 1,
+    Reclaimed = 2,
+}
+
+/// A peer that says hello is heard so often.
+const HEARD_US: u64 = HELLO_INTERVAL_US * 3 / 2;
+
+const _: () = assert!(HEARD_US < DEAF_US);
+
 impl Peer {
     /// Whether what the peer has granted may be used. Any context.
     pub fn leased(&self) -> bool {
@@ -45,14 +59,38 @@ impl Peer {
         now.saturating_sub(self.answered.load(Relaxed)) >= DEAF_US
     }
 
-    /// Whether it is heard, but does not answer this node's hellos.
+    /// Whether it is heard, but does not answer this node's hellos. One that has just fallen silent is not heard.
     pub(super) fn is_partitioned(&self, now: u64) -> bool {
-        self.is_up() && self.is_deaf(now)
+        self.epoch() != 0 && self.silent_us(now) < HEARD_US && self.is_deaf(now)
     }
 
     /// If others wait for what the peer holds, and it does not answer: after how many microseconds that is taken back.
     pub(super) fn reclaimed_in(&self, now: u64) -> Option<u64> {
         self.link.lock().term.left(now)
+    }
+
+    /// Tells the log, and who watches events, of what may need somebody's hand, when it begins and when it is over. Timer.
+    pub(super) fn show_trouble(&self, now: u64) {
+        let trouble = if self.epoch() == 0 || self.is_revoked() {
+            // That has been told.
+            Trouble::None
+        } else if self.reclaimed_in(now).is_some() {
+            Trouble::Reclaimed
+        } else if self.is_partitioned(now) {
+            Trouble::Partitioned
+        } else {
+            Trouble::None
+        };
+        let before = self.shown_trouble.xchg(trouble as u32, Relaxed);
+        if before == trouble as u32 {
+            return;
+        }
+        match trouble {
+            Trouble::Reclaimed => self.log("does not answer: what it holds is wanted, and taken back when its lease has run out"),
+            Trouble::Partitioned => self.log("is heard, but does not answer: look at what lies between, from here to there (firewall, routes)"),
+            Trouble::None if self.epoch() != 0 && !self.is_revoked() => self.log("answers again"),
+            Trouble::None => (),
+        }
     }
 
     /// Somebody waits for what the peer holds, and it does not give it up. If it answers nothing at all, it is fenced as soon as its lease

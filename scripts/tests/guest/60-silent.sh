@@ -105,4 +105,17 @@ check "a lock too" r "bounded(lambda: fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK
 fault 2 clear
 check "… the origin has neither open any more" o "wait(lambda: shared('$f')['remote_opens'] == opens, 20) or shared('$f')['remote_opens'] - opens"
 check "… nor locked" o "wait(lambda: error_of(fcntl.lockf, plain, fcntl.LOCK_EX | fcntl.LOCK_NB) == 'none', 20)"
+
+# ---- the one wait without a limit of its own: dirty pages of an origin that never comes back are kept until somebody gives them up
+check "three dirty pages" r "[os.pwrite(fd, b'last', page * PAGE) for page in (200, 201, 202)]" "[4, 4, 4]"
+fault 2 partition
+tell s "timed(run, 'sync')"
+must r "time.sleep(8)"
+expect_match "sync waits for them, and vremote status says what to do" "$(on 2 vremote status)" 'dirty pages waiting for origin node1: 12 KiB.*vremote peer del node1'
+expect "they are given up with the peer" on 2 vremote peer del node1
+expect_match "… which ends the wait" "$(answer s)" '^\(.*, ([89]|[1-9][0-9])\.'
+expect_match "… and the log says that they are lost" "$(on 2 sh -c 'dmesg | grep vremote: | tail -n 4')" '(12288|4096) bytes written to inode [0-9]+ of node node1 are lost'
+check "… as fsync does" r "error_of(os.fsync, fd) in ('EIO', 'ESTALE')"
+fault 2 heal
+expect "the cluster tool introduces the nodes again" "$TOP/scripts/cluster" peers >/dev/null
 finish

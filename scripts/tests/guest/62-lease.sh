@@ -63,6 +63,8 @@ must o "put('$DIR/hung', bytes(PAGE)); hung = share('$DIR/hung')"
 must r "hung = remote('$DIR/hung'); memory, missing = absent()
 writer = threading.Thread(target=error_of, args=(os.pwritev, hung, [memory], 0)); writer.start(); time.sleep(0.5)"
 check "a writer whose bytes never come waits for them" r "writer.is_alive()"
+sh_on 1 'timeout -s INT 100 vremote events --json >/run/events 2>/dev/null & echo $! >/run/events.pid'
+expect "vremote events listens" eventually 30 on 1 sh -c 'grep -qx 1 /sys/kernel/tracing/instances/vremote-*/events/vremote/vremote_peer/enable'
 fault 2 pause
 got=$(ask o "timed(os.pread, plain, 7, 6 * PAGE)")
 expect_match "the origin gets a page that the silent node had written, in its last version here" "$got" "^\(b'ooooooo', ([4-9]|10)\."
@@ -72,6 +74,9 @@ must o "os.pwrite(plain, b'new' * 4, 10 * PAGE)"
 expect_eq "the node was fenced" "$(fences)" $((before + 1))
 expect_match "vremote status says so there" "$(on 1 vremote status)" 'node2 was silent while others wanted what it held'
 expect "the log says so" on 1 sh -c 'dmesg | grep vremote: | grep -q "node2 does not answer, and its lease has run out"'
+expect "vremote events has told that it would be" eventually 10 on 1 grep -q "node2.*does not answer: what it holds is wanted" /run/events
+expect "… and that it was" eventually 10 on 1 grep -q "node2.*what it held is taken back" /run/events
+sh_on 1 'kill $(cat /run/events.pid)'
 expect "… and what was lost" on 1 sh -c 'dmesg | grep vremote: | grep -q "pages that a node may have written are taken back"'
 fault 2 resume
 must r "time.sleep(1); over = True; watcher.join()
@@ -81,6 +86,7 @@ check "… and does not show that page as it was before, not even to a read that
 check "what was open there is over" r "error_of(os.pread, fd, 1, 0) in ('ESTALE', 'ETIMEDOUT', 'EIO')"
 check "fsync says that bytes are lost" r "error_of(os.fsync, fd) in ('EIO', 'ESTALE')"
 expect "… and the log of that node" on 2 sh -c 'dmesg | grep vremote: | grep -q "bytes written to inode .* are lost"'
+expect_match "… and vremote status there how many" "$(on 2 vremote status)" '[1-9][0-9]* bytes that were written here to files of node1 never reached it'
 must r "m.close(); p.close()"
 again
 check "… while the writer of another file still waits" r "writer.is_alive()"
@@ -131,6 +137,7 @@ before=$(fences)
 on 1 tc qdisc add dev eth0 root netem loss 100% || fail "node 1 can be made dumb"
 sleep 4
 expect_match "vremote status says that it does not hear" "$(on 1 vremote status)" 'node2 is partitioned: it is heard, but does not answer'
+expect "… the log as well" on 1 sh -c 'dmesg | grep vremote: | tail -n 3 | grep -q "node2 is heard, but does not answer"'
 tell o "os.pread(plain, 4, 30 * PAGE)"
 expect "… and, when somebody wants what it holds, that this is taken back" eventually 10 sh_on 1 'vremote status | grep "node2: reclaiming"'
 expect_eq "who hears nothing is fenced too" "$(answer o)" "b'oooo'"

@@ -204,6 +204,11 @@ pub(crate) fn prometheus(document: &Value) -> String {
         "Of these, times that it had kept a page although it answered.",
     );
     let mut lost = Family::new(
+        "vremote_lost_bytes_total",
+        "counter",
+        "Bytes written here to files of the peer that will never reach it.",
+    );
+    let mut unheard = Family::new(
         "vremote_peer_drops_total",
         "counter",
         "Datagrams of the peer, or for it, that went nowhere.",
@@ -240,7 +245,8 @@ pub(crate) fn prometheus(document: &Value) -> String {
         resent.add(&of, count(&peer["retransmits"]) as f64);
         fences.add(&of, count(&peer["fences"]) as f64);
         revocations.add(&of, count(&peer["revocations"]) as f64);
-        lost.add(&of, count(&peer["drops"]) as f64);
+        lost.add(&of, count(&peer["lost_bytes"]) as f64);
+        unheard.add(&of, count(&peer["drops"]) as f64);
     }
     for (reason, value) in document["drops"].as_object().into_iter().flatten() {
         drops.add(&[("reason", reason)], count(value) as f64);
@@ -259,6 +265,7 @@ pub(crate) fn prometheus(document: &Value) -> String {
         fences,
         revocations,
         lost,
+        unheard,
         drops,
         files,
     ] {

@@ -217,6 +217,12 @@ fn troubles(document: &Value, peer: &Value) -> Vec<String> {
             )
         });
     }
+    let lost = number(&peer["lost_bytes"]);
+    if lost != 0 {
+        lines.push(format!(
+            "{lost} bytes that were written here to files of {name} never reached it; the log names the files, and `fsync` has said so"
+        ));
+    }
     let revocations = number(&peer["revocations"]);
     if revocations != 0 {
         lines.push(format!(
@@ -361,6 +367,10 @@ mod tests {
         assert!(text.contains("taken back in 1.5 s"), "{text}");
         assert!(text.contains("taken back 2 times"), "{text}");
         assert!(!text.contains("kept a page"), "{text}");
+        assert!(!text.contains("never reached it"), "{text}");
+        sample["peers"][0]["lost_bytes"] = json!(8192);
+        let text = document(&sample);
+        assert!(text.contains("8192 bytes that were written here to files of b"), "{text}");
     }
 
     #[test]
