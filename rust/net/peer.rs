@@ -18,6 +18,7 @@ mod lease;
 mod send;
 mod session;
 
+use lease::Trouble;
 pub(super) use send::part;
 pub(super) use session::{start, stop};
 
@@ -99,8 +100,6 @@ pub struct Peer {
     late: Atomic<u64>,
     /// Whether the log says that the peer is up.
     shown_up: Atomic<bool>,
-    /// The [trouble](lease::Trouble) that the log has told of last.
-    shown_trouble: Atomic<u32>,
     gone: Atomic<bool>,
     /// Index into `send::FRAGMENTS`.
     fragment: Atomic<u32>,
@@ -144,6 +143,8 @@ struct Link {
     retired: [(u64, u64); RETIRED],
     /// Whether the log has said that the peer has another name than the one configured.
     misnamed: bool,
+    /// What is wrong with the peer, since when (microseconds), and what of that the log has told last.
+    trouble: (Trouble, u64, Trouble),
 }
 
 /// Tells [`Peer`]'s works apart.
@@ -311,7 +312,6 @@ pub fn add(name: &[u8], address: u32, port: u16, psk: Option<Key>) -> Result<Arc
             turn: (Atomic::new(0), Atomic::new(0)),
             late: Atomic::new(0),
             shown_up: Atomic::new(false),
-            shown_trouble: Atomic::new(0),
             gone: Atomic::new(false),
             fragment: Atomic::new(0),
             segmentation: Atomic::new(true),
@@ -325,6 +325,7 @@ pub fn add(name: &[u8], address: u32, port: u16, psk: Option<Key>) -> Result<Arc
                 agreed: 0,
                 retired: [(0, 0); RETIRED],
                 misnamed: false,
+                trouble: (Trouble::None, 0, Trouble::None),
             }),
             assemblies <- new_mutex!(Assemblies::new()),
             once <- new_spinlock!(OnceWindow::new()),

@@ -19,13 +19,12 @@ use crate::{
 /// How soon to look again whether the datagrams that waited were looked at ([`Term::ends`](crate::proto::lease::Term::ends)).
 const UNHEARD_PAUSE_US: u64 = 10_000;
 
-/// What is wrong with a peer although there is a session with it. The worst comes last.
+/// What is wrong with a peer although there is a session with it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-enum Trouble {
-    None = 0,
-    Partitioned = 1,
-    Reclaimed = 2,
+pub(super) enum Trouble {
+    None,
+    Partitioned,
+    Reclaimed,
 }
 
 /// A peer that says hello is heard so often.
@@ -81,9 +80,18 @@ impl Peer {
         } else {
             Trouble::None
         };
-        let before = self.shown_trouble.xchg(trouble as u32, Relaxed);
-        if before == trouble as u32 {
-            return;
+        {
+            let mut link = self.link.lock();
+            let (seen, since, told) = &mut link.trouble;
+            if *seen != trouble {
+                (*seen, *since) = (trouble, now);
+            }
+            // Who is back is heard before it answers.
+            let sure = trouble != Trouble::Partitioned || now - *since >= HELLO_INTERVAL_US;
+            if *told == trouble || !sure {
+                return;
+            }
+            *told = trouble;
         }
         match trouble {
             Trouble::Reclaimed => self.log("does not answer: what it holds is wanted, and taken back when its lease has run out"),
