@@ -43,7 +43,7 @@ check "the origin's pages are read at once" o "timed(os.pread, plain, 4096, 3 <<
 check "other files of the origin too" o "timed(get, '$DIR/other')[0]" "b'other'"
 
 check "the peer is shown as down" r "wait(lambda: peers()['node1']['state'] == 'down', 10)"
-expect "the log says so" on 2 sh -c 'dmesg | grep vremote: | tail -n 3 | grep -q "peer node1 down"'
+expect "the log says so" on 2 sh -c 'dmesg | grep "vremote: peer node1" | tail -n 3 | grep -q "peer node1 down"'
 
 # ---- interrupts: when the program waits, a signal ends it at once
 for signal in SIGINT SIGTERM SIGKILL; do
@@ -58,7 +58,7 @@ check "SIGINT ends a waiting stat" r "interrupted(looker, signal.SIGINT, 'Lookup
 # ---- the peer is back
 fault 2 heal
 check "the peers find each other again" r "wait(lambda: peers()['node1']['state'] == 'up', 10)"
-expect "the log says that too" on 2 sh -c 'dmesg | grep vremote: | tail -n 3 | grep -q "peer node1 up"'
+expect "the log says that too" on 2 sh -c 'dmesg | grep "vremote: peer node1" | tail -n 3 | grep -q "peer node1 up"'
 check "… from both sides" o "wait(lambda: peers()['node2']['state'] == 'up', 10)"
 check "the read that failed works now" r "os.pread(fd, 4096, 3 << 20) == blob[3 << 20:(3 << 20) + 4096]"
 check "the origin gets what was written before the silence" o "os.pread(plain, 26, 8192)" "b'written before the silence'"

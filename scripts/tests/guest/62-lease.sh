@@ -137,7 +137,7 @@ before=$(fences)
 on 1 tc qdisc add dev eth0 root netem loss 100% || fail "node 1 can be made dumb"
 sleep 4
 expect_match "vremote status says that it does not hear" "$(on 1 vremote status)" 'node2 is partitioned: it is heard, but does not answer'
-expect "… the log as well" on 1 sh -c 'dmesg | grep vremote: | tail -n 3 | grep -q "node2 is heard, but does not answer"'
+expect "… the log as well" on 1 sh -c 'dmesg | grep "vremote: peer node2" | tail -n 3 | grep -q "node2 is heard, but does not answer"'
 tell o "os.pread(plain, 4, 30 * PAGE)"
 expect "… and, when somebody wants what it holds, that this is taken back" eventually 10 sh_on 1 'vremote status | grep "node2: reclaiming"'
 expect_eq "who hears nothing is fenced too" "$(answer o)" "b'oooo'"
