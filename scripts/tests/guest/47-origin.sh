@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # What programs of the origin do to a file beside read and write, while a remote has pages of it that it has written and nobody else has
-# seen: direct I/O, copying without a buffer, requests in flight, looking for data and blocks. None of it finds the old bytes in the
-# origin's cache or on its disk, and none of it is lost on the remote.
+# seen: direct I/O, copying without a buffer, requests in flight, a block device, looking for data and blocks. None of it finds the old bytes
+# in the origin's cache or on its disk, and none of it is lost on the remote.
 # time-limit: 240
 
 . "$(dirname "$0")/../lib.sh"
@@ -128,6 +128,19 @@ for way in uring 'uring -a' aio 'aio -a'; do
 	for a in o r; do must $a "want = data($PAGES * PAGE, $turn)"; done
 	check "… is read at the remote" r "differs(read_all(fd), want)"
 	check "… and shown by a mapping there" r "differs(view[:], want)"
+done
+
+# ---- a block device made of the file
+for direct in off on; do
+	turn=$((turn + 1))
+	dirty "$turn. below"
+	must o "loop = run('losetup -f --show --direct-io=$direct $F'); device = os.open(loop, RW)"
+	check "a loop device of the shared file, direct I/O $direct, has what the remote wrote a moment ago" o "differs(os.pread(device, $PAGES * PAGE, 0), want)"
+	dirty "$turn. again" 100000
+	check "… what is written to it and synced" o "os.pwrite(device, data(8192, $turn), 163840) == 8192 and os.fsync(device)" ok
+	for a in o r; do must $a "want = overwritten(want, 163840, data(8192, $turn))"; done
+	check "… is in the file, at the remote" r "differs(read_all(fd), want)"
+	must o "os.close(device); run('losetup -d ' + loop)"
 done
 
 # ---- looking for data: what a remote has written into a hole is none, even while only the remote has it
