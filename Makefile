@@ -3,7 +3,7 @@
 # Everything is built in a Debian root of its own (scripts/toolchain) and kept in a cache (~/.cache/vremote, or VREMOTE_CACHE).
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-debug check fuzz simulate mutants soak bench bench-moves loads modules kernel tools install clean
+.PHONY: help demo test test-debug long check fuzz simulate mutants soak bench bench-moves loads modules kernel tools install clean
 
 # Variables that the scripts take from make's command line as well as from the environment.
 export KDIR KERNEL_TARBALL VREMOTE_CACHE VREMOTE_GUEST_PACKAGES VREMOTE_KVM JOBS DESTDIR PREFIX FUZZ_SECONDS SEEDS
@@ -19,6 +19,7 @@ help: ## this list
 	@echo "  SEEDS=N                 how many schedules simulate runs"
 	@echo "  MUTANTS=WORDS           only mutants whose name has one of the words"
 	@echo "  MINUTES=N               how long soak takes; SOAK_OPTIONS=--debug for the debug kernel"
+	@echo "  LONG_TESTS=WORDS        for long: only tests whose name has one of the words"
 	@echo "  BENCH_OPTIONS=WORDS     for bench: --rounds 15, --only read,write, --sharers (see its head)"
 	@echo "  scripts/cluster help    the cluster of emulated machines, by hand"
 
@@ -30,6 +31,9 @@ test: kernel ## all tests: check, and the guest tests in emulated machines
 
 test-debug: ## the guest tests on a kernel with KASAN, lockdep and kmemleak
 	@scripts/selftest --debug
+
+long: kernel ## guest tests that can run for hours, as long as they take; LONG_TESTS="34 97": only these
+	@scripts/long $(LONG_TESTS)
 
 check: ## the quick part: format, clippy, unit, property and model tests
 	@scripts/selftest --check

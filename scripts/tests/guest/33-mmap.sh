@@ -9,6 +9,7 @@
 
 begin /srv/mmap
 program counter
+library library
 agent o 1
 agent r 2
 F=$DIR/f
@@ -59,6 +60,16 @@ check "… whatever is written to the file" o "os.pwrite(plain, b'public!', 0)" 
 check "… on any node" r "(p[0:7], m[0:7])" "(b'private', b'public!')"
 check "a private page that was not stored to is the file's" r "sha(p[3 * PAGE:])" "$(ask o "sha(os.pread(plain, PAGE, 3 * PAGE))")"
 
+# The same at the origin, of pages that the remote has written since, and that are in nobody else's memory.
+must o "op = mmap.mmap(plain, 40 * PAGE, flags=mmap.MAP_PRIVATE); before = op[30 * PAGE]"
+must r "os.pwrite(fd, b'remote, untouched', 29 * PAGE + 9) and os.pwrite(fd, b'remote, touched', 30 * PAGE + 9) and os.pwrite(fd, b'remote, stored to', 31 * PAGE + 9) and m.__setitem__(slice(32 * PAGE + 9, 32 * PAGE + 15), b'stored')"
+check "a private mapping at the origin shows what the remote has written before it was first touched" o "op[29 * PAGE + 9:29 * PAGE + 26]" "b'remote, untouched'"
+check "… and afterwards" o "op[30 * PAGE + 9:30 * PAGE + 24]" "b'remote, touched'"
+check "… and around what is stored to it first" o "op.__setitem__(31 * PAGE, 33) or (op[31 * PAGE:31 * PAGE + 1], op[31 * PAGE + 9:31 * PAGE + 26])" "(b'!', b'remote, stored to')"
+check "… and what the remote has stored through a mapping" o "op[32 * PAGE + 9:32 * PAGE + 15]" "b'stored'"
+check "… of its own stores the remote sees nothing" r "os.pread(fd, 1, 31 * PAGE) != b'!' and m[31 * PAGE] != 33"
+must o "op.close()"
+
 # ---- what may be mapped, and how
 check "a shared mapping for writing needs a descriptor for both" r "mmap.mmap(remote('$F', RO), PAGE)" EACCES
 check "one for reading does not" r "mmap.mmap(remote('$F', RO), 12, prot=mmap.PROT_READ)[0:7]" "b'public!'"
@@ -83,10 +94,18 @@ fault 2 heal
 check "… and works again later" r "wait(lambda: ends(lambda: m[30 * PAGE]) == 'done', 10)"
 
 # ---- programs
-must o "run('cp /bin/bash $DIR/shell; cp \$(ldd /bin/bash | grep -o \"/[^ ]*libc.so[^ ]*\") $DIR/libc.so; printf \"#!$DIR/shell\\necho script\\n\" > $DIR/script; chmod 755 $DIR/*; vremote export add $DIR')"
+must o "run('cp /bin/bash $DIR/shell; cp $VT/library.so $DIR/library.so; chmod 755 $DIR/*; vremote export add $DIR')"
 check "a program runs from a remote file" r "run('/vremote/node1$DIR/shell -c \"echo here; exit 7\"', 7)" here
-check "… with a library from one" r "run('LD_PRELOAD=/vremote/node1$DIR/libc.so /vremote/node1$DIR/shell -c \"grep -c libc.so /proc/self/maps >/dev/null; echo \$((6 * 7))\"')" 42
-check "… many times at once" r "run('for i in 1 2 3 4 5 6 7 8; do /vremote/node1$DIR/shell -c \"echo \$((i * i))\" & done | sort -n | tail -n 1; wait') != ''"
+# Its getuid is where the shell has $UID from; without it that is 0.
+check "… with a library from one" r "run(r'LD_PRELOAD=/vremote/node1$DIR/library.so /vremote/node1$DIR/shell -c \"echo \\\$UID\"')" 4711
+must r "
+def loaded(path):
+    # What a function of the library gives, twice, and whether its code is mapped from that file, in a process of its own.
+    code = 'import ctypes, sys; a = ctypes.CDLL(sys.argv[1]).answer; print(a(), a(), any(\"r-xp\" in line and sys.argv[1] in line for line in open(\"/proc/self/maps\")))'
+    return subprocess.run([sys.executable, '-c', code, path], capture_output=True, text=True).stdout.strip()"
+check "a library from a remote file in a program that runs already" r "loaded('/vremote/node1$DIR/library.so')" "42 43 True"
+check "programs from remote files, eight at once" r "run(r'(for i in 1 2 3 4 5 6 7 8; do /vremote/node1$DIR/shell -c \"echo \\\$((\$i * \$i))\" & done; wait) | sort -n | xargs')" "1 4 9 16 25 36 49 64"
+
 # ---- a program that is run at the origin, and opened from afar
 must o "run('cp /bin/sleep $DIR/tool; chmod 777 $DIR/tool')"
 check "the origin runs a program that a remote has open" r "globals().update(reading=remote('$DIR/tool', RO)) or os.pread(reading, 4, 0)" "b'\x7fELF'"
@@ -99,6 +118,27 @@ check "a program that runs at the origin" o "globals().update(running=subprocess
 check "… is not written to" r "error_of(remote, '$DIR/tool')" ETXTBSY
 check "… but read" r "os.close(remote('$DIR/tool', RO))" ok
 must o "running.kill(); running.wait()"
+
+# ---- programs that the origin runs, and that a remote has just written there
+must o "
+def ran(*argv):
+    # What it prints, once nobody has it open for writing any more.
+    end = time.monotonic() + 10
+    while True:
+        try:
+            return subprocess.run(argv, capture_output=True, text=True).stdout.strip()
+        except OSError as error:
+            if error.errno != errno.ETXTBSY or time.monotonic() > end:
+                raise
+            time.sleep(0.02)"
+must o "put('$DIR/program', get('/bin/true')); put('$DIR/script', b'#!/bin/sh\necho old\n'); put('$DIR/loaded.so', bytes(len(get('$DIR/library.so')))); run('chmod 777 $DIR/program $DIR/script $DIR/loaded.so')"
+check "a program and a script at the origin" o "(ran('$DIR/program', '-c', 'echo ran'), ran('$DIR/script'))" "('', 'old')"
+check "… a remote writes another program into that file" r "(lambda fd: (os.ftruncate(fd, 0), write_all(fd, get('/bin/bash')), os.close(fd))[0])(remote('$DIR/program'))" ok
+check "… which is what the origin then runs" o "ran('$DIR/program', '-c', 'echo ran')" ran
+check "… the same with the script" r "(lambda fd: (os.pwrite(fd, b'new', 15), os.close(fd))[0])(remote('$DIR/script'))" 3
+check "… which the origin then runs" o "ran('$DIR/script')" new
+check "… and with a library" r "(lambda fd: (write_all(fd, get('$VT/library.so')), os.close(fd))[0])(remote('$DIR/loaded.so'))" ok
+check "… which the origin then loads" o "ran('python3', '-c', 'import ctypes; print(ctypes.CDLL(\"$DIR/loaded.so\").answer())')" 42
 
 check "a program without permission to run" o "os.chmod('$DIR/shell', 0o644)" ok
 check "… does not" r "run('/vremote/node1$DIR/shell -c true 2>/dev/null', 126)" ""

@@ -3,6 +3,7 @@
 #
 # Random reads, writes, appends, truncations, loads, stores, holes and fsyncs of one file by three nodes in turns: after each the file is
 # what a model says (make soak goes on with other seeds). First on a good network, then on one that loses 2 % of the packets, repeats and reorders others.
+# With LONG=1 in the environment (scripts/long) a million operations more, or OPERATIONS.
 # nodes: 3
 # time-limit: 300
 
@@ -65,7 +66,7 @@ many() {
 if [ -n "${LONG:-}" ]; then
 	SEED=${SEED:-1000}
 	for k in 2 3; do fault $k loss 2%; done
-	expect "a million operations on four files, loss 2 %" many 4 "${OPERATIONS:-1000000}"
+	expect "${OPERATIONS:=1000000} operations on four files, loss 2 %" many 4 "$OPERATIONS"
 	heal_all
 fi
 finish

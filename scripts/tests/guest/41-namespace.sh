@@ -208,6 +208,46 @@ must r "os.close(fd)"
 check "of the export itself" r "os.chmod('$M', 0o751) or os.utime('$M', (5, 6)) or (lambda s: (s.st_mode & 0o777, s.st_mtime))(os.stat('$M'))" "(489, 6.0)"
 check "of a directory" r "os.chmod('$M/moved', 0o700) or os.stat('$M/moved').st_mode & 0o777" 448
 
+# ---- notices: a node has those of what is done there; names are made at the origin
+must o "os.mkdir('$E/watched'); put('$E/watched/file', b'content')"
+for a in o r; do
+	[ $a = o ] && P=$E/watched || P=$M/watched
+	must $a "
+def watch(path):
+    global inotify, fanotify, dnotify
+    inotify = libc('inotify_init1', os.O_NONBLOCK)
+    libc('inotify_add_watch', inotify, path.encode(), 0xfc6)  # names, attributes, bytes
+    fanotify = libc('fanotify_init', 2, 0)
+    libc('fanotify_mark', fanotify, 1, 0x08000002, -100, path.encode())  # bytes of what is in it
+    dnotify = []
+    signal.signal(signal.SIGIO, lambda *_: dnotify.append(1))
+    fcntl.fcntl(os.open(path, RO), fcntl.F_NOTIFY, 0x80000026)
+def seen():
+    # Which of the three have told something since the last time.
+    time.sleep(0.3)
+    told = []
+    for fd, name in (inotify, 'inotify'), (fanotify, 'fanotify'):
+        try:
+            os.read(fd, 65536) and told.append(name)
+        except BlockingIOError:
+            pass
+    if dnotify:
+        told.append('dnotify')
+        dnotify.clear()
+    return ' '.join(told) or 'none'
+watch('$P')"
+done
+check "a new name at the remote is told there" r "put('$M/watched/own', b'') or seen()" "inotify dnotify"
+check "… and at the origin, which makes it" o "seen()" "inotify dnotify"
+check "a write at the remote is told there" r "globals().update(fd=os.open('$M/watched/file', RW)) or os.pwrite(fd, b'C', 0) and seen()" "inotify fanotify dnotify"
+check "… not at the origin" o "seen()" none
+check "a new name at the origin is told there" o "put('$E/watched/new', b'') or seen()" "inotify dnotify"
+check "… not at the remote" r "seen()" none
+check "nor is a write at the origin" o "put('$E/watched/file', b'again') or seen()" "inotify fanotify dnotify"
+check "… at the remote" r "(seen(), os.pread(fd, 9, 0))" "('none', b'again')"
+must r "os.close(fd)"
+for a in o r; do must $a "signal.signal(signal.SIGIO, signal.SIG_IGN); os.close(inotify); os.close(fanotify)"; done
+
 # ---- permissions are the origin's
 must o "os.chmod('$E', 0o755); os.mkdir('$E/own'); os.chown('$E/own', 1000, 1000); os.mkdir('$E/sticky'); os.chmod('$E/sticky', 0o1777); put('$E/sticky/theirs', b''); os.chown('$E/sticky/theirs', 1001, 1001)"
 must r "

@@ -185,6 +185,7 @@ check "… between two file systems, as the kernel has it" r "os.copy_file_range
 check "cp, by which it is done nevertheless" r "run('cp $M/from $DIR/cp && cp $DIR/cp $M/cp && cmp $DIR/cp $M/cp')" ""
 check "… at the origin" o "get('$E/cp') == get('$E/from')"
 check "a clone" r "fcntl.ioctl(target, 0x40049409, source)" EOPNOTSUPP
+check "deduplication" r "fcntl.ioctl(source, 0xc0189436, struct.pack('QQHHIqQQiI', 0, PAGE, 1, 0, 0, target, 0, 0, 0, 0))" EOPNOTSUPP
 fresh "second one"
 check "sendfile to a local file" r "os.ftruncate(local, 0) or moved(lambda s, t, n, offset: os.sendfile(t, s, offset, n), source, local, 1 << 30, offset=0)" 1000000
 check "… the bytes of the moment" r "differs(read_all(local), wanted)"
@@ -264,6 +265,11 @@ must o "os.truncate('$f', 2 << 20)"
 check "SEEK_HOLE knows the size of the moment" r "os.lseek(fd, (1 << 20) + 1, os.SEEK_HOLE)" 2097152
 check "a sparse file is copied right" r "run('cp --sparse=always $M/f $DIR/sparse && cmp $M/f $DIR/sparse') or os.stat('$DIR/sparse').st_blocks < 100"
 check "FS_IOC_FIEMAP is refused" r "error_of(fcntl.ioctl, fd, 0xc020660b, bytes(32))" EOPNOTSUPP
+
+# ---- what belongs to the disk
+must o "put('$E/swap', bytes(1 << 20))"
+check "swap space" r "run('chmod 600 $M/swap; mkswap -q $M/swap') or libc('swapon', b'$M/swap', 0)" EINVAL
+check "… and there is none" r "'/swap' in open('/proc/swaps').read()" False
 
 # ---- leases
 check "leases are refused" r "[error_of(fcntl.fcntl, fd, fcntl.F_SETLEASE, kind) for kind in (fcntl.F_RDLCK, fcntl.F_WRLCK)]" "['EINVAL', 'EINVAL']"

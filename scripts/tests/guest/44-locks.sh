@@ -3,7 +3,7 @@
 #
 # Locks by fcntl(2), of processes and of open file descriptions, and by flock(2): those of all nodes exclude each other, whoever waits
 # gets them, and they are free when their holder closes the file, ends, or its node is gone.
-# time-limit: 240
+# time-limit: 400
 
 . "$(dirname "$0")/../lib.sh"
 . "$TOP/scripts/tests/programs/agents.sh"
@@ -22,6 +22,10 @@ def posix(fd, kind, start=0, length=0, command=fcntl.F_SETLK):
     return struct.unpack('hhqqi4x', fcntl.fcntl(fd, command, struct.pack('hhqqi4x', kind, 0, start, length, 0)))
 def own(fd, kind, start=0, length=0):
     return posix(fd, kind, start, length, 37)
+def own_wait(fd, kind, start=0, length=0):
+    return posix(fd, kind, start, length, 38)
+def own_who(fd, kind, start=0, length=0):
+    return posix(fd, kind, start, length, 36)
 def who(fd, kind, start=0, length=0):
     return posix(fd, kind, start, length, fcntl.F_GETLK)
 R, W, U = fcntl.F_RDLCK, fcntl.F_WRLCK, fcntl.F_UNLCK
@@ -81,7 +85,38 @@ check "… against the origin" o "error_of(own, plain, R, 5, 1)" EAGAIN
 check "… until it is closed" r "os.close(one) or error_of(own, two, W, 0, 10)" none
 check "… at the origin as well" r "os.close(two)" ok
 check "… which finds it free" o "error_of(own, plain, W, 0, 10)" none
+check "F_OFD_GETLK at a remote finds the origin's" r "own_who(fd, W, 5, 1)[:4]" "(1, 0, 0, 10)"
 must o "own(plain, U)"
+must r "own(fd, W, 20, 10)"
+check "F_OFD_GETLK at the origin finds the remote's" o "own_who(plain, R, 0, 0)[:4]" "(1, 0, 20, 10)"
+check "… as does F_GETLK" o "who(plain, R, 0, 0)[:4]" "(1, 0, 20, 10)"
+check "… and another process of that node" q "own_who(fd, R, 0, 0)" "(1, 0, 20, 10, -1)"
+check "… and nothing beside it" o "own_who(plain, W, 30, 10)[0]" 2
+check "the origin waits for a remote's (F_OFD_SETLKW)" o "globals().update(w=Waiting(own_wait, plain, W, 25, 1)) or w.done(1)" waits
+check "… which is unlocked" r "error_of(own, fd, U)" none
+check "… it has it" o "w.done(2)" none
+check "a remote waits for the origin's" r "globals().update(w=Waiting(own_wait, fd, R, 0, 0)) or w.done(1)" waits
+check "another process of it as well" q "globals().update(w=Waiting(own_wait, fd, R, 0, 0)) or w.done(1)" waits
+check "… which is unlocked" o "error_of(own, plain, U)" none
+check "… both read" r "w.done(2)" none
+check "… at once" q "w.done(2)" none
+check "… the origin may not write" o "error_of(own, plain, W)" EAGAIN
+for name in r q; do must $name "own(fd, U)"; done
+
+# ---- how many
+if [ "$VREMOTE_DEBUG" = 0 ]; then
+	must r "resource.setrlimit(resource.RLIMIT_NOFILE, (5000, 5000)); many = [remote('$F') for _ in range(4096)]"
+	tell r "{error_of(own, n, R, i, 1) for i, n in enumerate(many)}"
+	expect_eq "4096 owners have locks of one file" "$(answer r 200)" "{'none'}"
+	check "… one more has none" r "error_of(own, fd, R, 5000, 1)" ENOLCK
+	check "… nor has one of another process" q "error_of(own, fd, R, 5000, 1)" ENOLCK
+	check "… until an owner is gone" r "os.close(many.pop()) or wait(lambda: error_of(own, fd, R, 5000, 1) == 'none')"
+	must r "[os.close(n) for n in many]; own(fd, U)"
+	check "… and nothing of all that is left" o "wait(lambda: error_of(own, plain, W) == 'none')"
+	must o "own(plain, U)"
+else
+	skip "4096 owners have locks of one file" "it takes too long on the debug kernel"
+fi
 
 # ---- flock
 check "flock, shared by two nodes" r "error_of(fcntl.flock, fd, SH)" none
@@ -94,6 +129,15 @@ check "… and nobody else" o "error_of(fcntl.flock, plain, SH | NB)" EAGAIN
 check "… in its own node neither" q "error_of(fcntl.flock, fd, SH | NB)" EAGAIN
 check "flock and fcntl do not know each other" o "error_of(posix, plain, W)" none
 must o "posix(plain, U)"
+
+# ---- directories: their locks are their node's own
+must o "os.mkdir('$DIR/d'); run('vremote export add --no-root-squash $DIR/d'); of = os.open('$DIR/d', RO)"
+for name in r q; do must $name "of = os.open('/vremote/node1$DIR/d', RO)"; done
+check "flock of a directory" r "error_of(fcntl.flock, of, EX | NB)" none
+check "… excludes those of its own node" q "error_of(fcntl.flock, of, EX | NB)" EAGAIN
+check "… and nobody on another one" o "error_of(fcntl.flock, of, EX | NB)" none
+for name in r q o; do must $name "os.close(of)"; done
+must o "run('vremote export del $DIR/d')"
 
 # ---- waiting
 check "the origin waits for a remote's lock" o "globals().update(w=Waiting(fcntl.flock, plain, EX)) or w.done(1)" waits
@@ -119,6 +163,23 @@ check "… it has it" r "child.stdout.readline()" "b'locked\\n'"
 check "… the origin has not" o "error_of(posix, plain, W)" EAGAIN
 check "… until the process is killed" r "child.kill() or child.wait()" -9
 check "… which frees it" o "error_of(posix, plain, W)" none
+must o "posix(plain, U)"
+# Locks of descriptions end with the last descriptor, so with the process that is killed, whoever waits for them.
+HOLDER="import fcntl, os, struct; fd = os.open('$F', os.O_RDWR | 0o20); fcntl.fcntl(fd, 37, struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 10, 0)); fcntl.flock(fd, fcntl.LOCK_EX); print('locked', flush=True); input()"
+for holder in r o; do
+	if [ $holder = r ]; then
+		other=o fd=plain code=$HOLDER what="a process of the remote"
+	else
+		other=r fd=fd code=${HOLDER/ | 0o20/} what="a process of the origin"
+	fi
+	check "$what has locks of a description and by flock" $holder "globals().update(child=subprocess.Popen([sys.executable, '-c', \"\"\"$code\"\"\"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)) or child.stdout.readline()" "b'locked\\n'"
+	check "… the other node has neither" $other "(error_of(own, $fd, R), error_of(fcntl.flock, $fd, SH | NB))" "('EAGAIN', 'EAGAIN')"
+	check "… and waits for both" $other "globals().update(w=Waiting(own_wait, $fd, W), v=Waiting(fcntl.flock, $fd, EX)) or (w.done(0.5), v.done(0.5))" "('waits', 'waits')"
+	check "… the process is killed" $holder "child.kill() or child.wait()" -9
+	check "… which frees both, of a description and by flock" $other "(w.done(3), v.done(3))" "('none', 'none')"
+	must $other "own($fd, U); fcntl.flock($fd, UN)"
+done
+must o "posix(plain, W)"
 check "a signal ends the wait" r "(lambda begin: (signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(InterruptedError(4, 'x'))), signal.setitimer(signal.ITIMER_REAL, 1), error_of(posix, fd, W, 0, 0, fcntl.F_SETLKW), time.monotonic() - begin < 3)[2:])(time.monotonic())" "('EINTR', True)"
 must o "posix(plain, U)"
 check "… and leaves nothing behind" o "who(plain, W)[0]" 2

@@ -10,7 +10,7 @@
 #   must NAME PYTHON        the same, for what prepares: a result line only if it fails
 #   check WHAT NAME PYTHON [WANTED]                    one result line: the answer must be WANTED (default: True)
 #   reload PARAMETERS       the module anew in nodes 1 and 2, which know nobody then
-#   program NAME            builds NAME.c and puts it into every node as $VT/NAME
+#   program NAME            builds NAME.c and puts it into every node as $VT/NAME; library NAME: a shared library, as $VT/NAME.so
 #   finish                  ends the agents; nothing may be open or exported any more
 
 PROGRAMS=$TOP/scripts/tests/programs
@@ -105,11 +105,17 @@ leave() {
 	done
 }
 
-program() {
-	local source=$PROGRAMS/$1.c out=$BUILD/test/programs/$1 k
+program() { # NAME
+	compiled "$1" "$1" -static -pthread
+}
+library() { # NAME
+	compiled "$1" "$1.so" -shared -fPIC
+}
+compiled() { # NAME OUT FLAG …
+	local source=$PROGRAMS/$1.c out=$BUILD/test/programs/$2 k
 	mkdir -p "$BUILD/test/programs"
 	if ! [ "$out" -nt "$source" ]; then
-		"$TOP/scripts/toolchain" gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -pthread -o "$out.$$" "$source" && mv "$out.$$" "$out" || {
+		"$TOP/scripts/toolchain" gcc -std=gnu11 -O2 -Wall -Wextra -Werror "${@:3}" -o "$out.$$" "$source" && mv "$out.$$" "$out" || {
 			fail "building $1.c"
 			exit 1
 		}

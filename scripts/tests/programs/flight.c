@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * flight uring|aio [-d] FROM TO
+ * flight uring|aio [-d|-a] FROM TO
  *
  * Copies a file by requests of which several are in flight: by io_uring, or by the older interface (io_submit). Each place reads a piece
- * of FROM and then writes it to TO, which is created. -d: both with O_DIRECT. Pieces have an odd size, so that none is aligned.
+ * of FROM and then writes it to TO, which is created. -d: both with O_DIRECT. Pieces have an odd size, so that none is aligned; with -a,
+ * which is O_DIRECT too, all are: a local file wants that, and a size that is.
  * Raw system calls: no library is needed for either.
  */
 #define _GNU_SOURCE
@@ -22,9 +23,10 @@
 
 #define PLACES 16
 #define PIECE 30011
+#define ALIGNED_PIECE 28672
 
 struct place {
-	char bytes[PIECE];
+	char bytes[PIECE] __attribute__((aligned(4096)));
 	off_t offset;
 	size_t count, done;
 	int writing;
@@ -163,11 +165,12 @@ int main(int argc, char **argv)
 {
 	const struct way *way = &ways[argc > 1 && !strcmp(argv[1], "aio")];
 	int flags = argc == 5 ? O_DIRECT : 0, busy = 0;
+	off_t piece = argc == 5 && !strcmp(argv[2], "-a") ? ALIGNED_PIECE : PIECE;
 	struct stat stat;
 	off_t next = 0;
 
 	if (argc < 4) {
-		fprintf(stderr, "flight uring|aio [-d] FROM TO\n");
+		fprintf(stderr, "flight uring|aio [-d|-a] FROM TO\n");
 		return 2;
 	}
 	from = open(argv[argc - 2], O_RDONLY | flags);
@@ -183,7 +186,7 @@ int main(int argc, char **argv)
 			for (place = places; place->count; place++)
 				;
 			place->offset = next;
-			place->count = stat.st_size - next < PIECE ? stat.st_size - next : PIECE;
+			place->count = stat.st_size - next < piece ? stat.st_size - next : piece;
 			next += place->count;
 			busy++;
 		} else if (busy) {
