@@ -50,10 +50,11 @@ expect "… and goes on" goes_on
 # ---- there and back by each mode
 
 for mode in stop precopy lazy; do
-	expect "$mode: there" move 1 2 --mode $mode
+	result="\"mode\":\"$mode\",\"rounds\":$([ $mode = precopy ] && echo '[1-8]' || echo 0),"
+	expect_match "$mode: there, by that mode" "$(move 1 2 --mode $mode --json)" "$result"
 	expect_eq "… it is there alone" "$(where)" "2 "
 	expect "… and goes on" goes_on
-	expect "$mode: and back" move 2 1 --mode $mode
+	expect_match "$mode: and back, by that mode" "$(move 2 1 --mode $mode --json)" "$result"
 	expect_eq "… it is here alone" "$(where)" "1 "
 	expect "… and goes on" goes_on
 done
@@ -96,7 +97,7 @@ on 1 vremote export del "$DIR"
 # ---- failures: the source goes on
 
 start lock
-MATCH='file locks are hold' refuse "a lock that is held for good" $PID "$target"
+MATCH="$DIR/log: it holds a lock on this file" refuse "a lock that is held for good" $PID "$target"
 expect "… it goes on" goes_on
 expect_eq "… here alone" "$(where)" "1 "
 expect_eq "… as if nothing had happened" "$(ends node1)" ok

@@ -23,7 +23,7 @@ files() { sh_on "$1" 'readlink /proc/$1/fd/* | sort -u' $PID; }
 
 for mode in stop lazy; do
 	start memory=4
-	expect "$mode: from node 1 to node 2" move 1 2 --mode $mode
+	expect_match "$mode: from node 1 to node 2, by that mode" "$(move 1 2 --mode $mode --json)" "\"mode\":\"$mode\""
 	expect "… it goes on" goes_on
 	expect "$mode: from there to node 3" move 2 3 --mode $mode
 	expect_eq "… it is there alone" "$(where)" "3 "

@@ -10,7 +10,7 @@
 #   where                the nodes on which it is there, and runs, each followed by a blank
 #   goes_on              it makes steps
 #   ends [NODE …]        ends it and checks the log: prints ok; if nodes are named, it ran on these, in this order
-#   clean NODE           prints what of moves is left there
+#   clean NODE           prints what of moves is left there, and what is not as it was: mounts, and what the daemon, which has to run, has open
 
 PID=20000
 MOVER=$VT/mover.py
@@ -59,12 +59,23 @@ ends() {
 	on 1 python3 $MOVER stop "$DIR" >"$TMP/end" || fail "it can be ended"
 	on 1 python3 $MOVER check "$DIR" "$@"
 }
+# What is the same before and after moves. A mount has other numbers after a restart of the node. Names of CRIU are those that it gives to files
+# that have none while it dumps or restores.
+LIKE='like() {
+	cut -d " " -f 4- /proc/self/mountinfo | sed "s/ shared:[0-9]*//" | sort
+	for pid in $(pgrep -x vremoted); do echo "vremoted: $(ls /proc/$pid/fd | wc -l) descriptors, $(ls /proc/$pid/task | wc -l) threads"; done
+	find / /srv -xdev \( -name "link_remap.*" -o -name "*.cr.*.ghost" \) -print
+}'
 clean() {
-	sh_on "$1" '
+	sh_on "$1" "$LIKE"'
 		for i in $(seq 200); do
 			left=$(pgrep -x criu; ls /var/lib/vremote/jobs; ls /var/lib/vremote/claims /run/vremote/away 2>/dev/null | grep -x "[0-9a-f]*"; ls -d /sys/fs/cgroup/vremote/*/ /run/vremote/leaving/* 2>/dev/null; vremote jobs | tail -n +2)
+			[ -n "$left" ] || left=$(diff <(echo "$1") <(like))
 			[ -n "$left" ] || exit 0
 			sleep 0.1
 		done
-		printf "%s\n" "$left"'
+		printf "%s\n" "$left"' "$(<"$TMP/like.$1")"
 }
+# The daemons have just begun.
+sleep 1
+for k in $NODES; do sh_on $k "$LIKE; like" >"$TMP/like.$k" || exit 1; done

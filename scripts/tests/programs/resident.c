@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A process to be moved, for scripts/bench-moves: MIB of memory with random contents, of which it changes a page each millisecond, and a
- * file that it has open. What it says goes to LOG, a line each; bytes are those that eth0 of its node has received.
+ * A process to be moved, for scripts/bench-moves and tests: MIB of memory with random contents, of which it changes a page each PAUSE
+ * milliseconds (1), and a file that it has open. What it says goes to LOG, a line each; bytes are those that eth0 of its node has received.
  *
- *   resident MIB FILE LOG
+ *   resident MIB FILE LOG [PAUSE]
  *
  *   ready
  *   arrived NODE BYTES           its first instructions on another node; BYTES since that node has started
@@ -109,12 +109,14 @@ int main(int argc, char **argv)
 	struct utsname before, here;
 	struct stat st;
 	uint64_t words, word, *memory;
+	long pause;
 	int fd;
 
-	if (argc != 4) {
-		fprintf(stderr, "resident MIB FILE LOG\n");
+	if (argc != 4 && argc != 5) {
+		fprintf(stderr, "resident MIB FILE LOG [PAUSE]\n");
 		return 2;
 	}
+	pause = argc == 5 ? atol(argv[4]) : 1;
 	words = strtoull(argv[1], NULL, 10) << 17;
 	fd = open(argv[2], O_RDONLY);
 	out = open(argv[3], O_WRONLY | O_APPEND | O_CREAT | O_TRUNC, 0644);
@@ -132,7 +134,7 @@ int main(int argc, char **argv)
 	for (;;) {
 		int what = asked;
 
-		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+		nanosleep(&(struct timespec){ .tv_sec = pause / 1000, .tv_nsec = pause % 1000 * 1000000 }, NULL);
 		memory[words ? next() % words : 0]++;
 		uname(&here);
 		if (strcmp(here.nodename, before.nodename)) {

@@ -83,6 +83,10 @@ pid_t myfork(const char *ip);
  * signal handler ran. EHOSTUNREACH: the child's node has not answered for 60 s: the child may run on, and can be waited for again; or that
  * node does not know the child any more: it is lost, and waiting again is ECHILD. EHOSTDOWN: vremoted does not run on this node.
  *
+ * vremoted keeps children in its memory. If that of this node ends during the wait, it is EHOSTDOWN; once it has been started anew, ECHILD: the
+ * child may run on, but how it ends cannot be learnt any more. If that of the child's node is started anew, the child may run on as well, but is
+ * not known there: EHOSTUNREACH once, and then ECHILD.
+ *
  * # Safety
  *
  * `status` is NULL or can be written.

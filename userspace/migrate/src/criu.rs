@@ -42,6 +42,9 @@ const MAX_ANSWER: usize = 64 << 10;
 /// gone by. The process runs on by then.
 const STALL_LIMIT: Duration = Duration::from_secs(60);
 
+/// How often it is looked how much memory has moved.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+
 /// The environment that makes CRIU follow a process from system call to system call up to the point where it wants it, and not by a
 /// hardware breakpoint. Some virtual machines lose these, now and then; then CRIU would wait for ever. That CRIU counts it among the faults
 /// to test with is only a name: it is what CRIU does by itself where there are no breakpoints.
@@ -216,6 +219,23 @@ pub struct Dump<'a> {
     pub moved: &'a Count,
 }
 
+/// What a CRIU at work tells.
+enum Told<'a> {
+    /// It has come to a point at which it asks whether to go on: the name of the notification.
+    Asks(&'a str),
+    /// It has moved memory: so many bytes since the start of the move.
+    Moved(u64),
+}
+
+/// What a dump tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dumping {
+    /// So many bytes of memory have moved since the start of the move.
+    Moved(u64),
+    /// All images are written; shall it go on?
+    Written,
+}
+
 /// Lines of CRIU's log that say why it failed.
 fn reasons(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
@@ -304,16 +324,22 @@ impl Worker {
 
     /// Waits for a message. A CRIU that does not get on is ended, along with what it has started; what it has put into a process ends
     /// with it and lets the process go on.
-    fn wait(&self, Patience { moved, limit }: Patience<'_>, what: &str) -> Result<(), Problem> {
-        let most = Timespec::try_from(limit).map_err(io::Error::other)?;
-        loop {
-            let before = moved.get();
+    fn wait(
+        &self,
+        Patience { moved, limit }: Patience<'_>,
+        what: &str,
+        tell: &mut dyn FnMut(u64),
+    ) -> Result<(), Problem> {
+        let pause = Timespec::try_from(limit.min(LOOK_PAUSE)).map_err(io::Error::other)?;
+        let mut last = (moved.get(), Instant::now());
+        while last.1.elapsed() < limit {
             let mut sockets = [PollFd::new(&self.socket, PollFlags::IN)];
-            if retry_on_intr(|| poll(&mut sockets, Some(&most))).map_err(io::Error::from)? > 0 {
+            if retry_on_intr(|| poll(&mut sockets, Some(&pause))).map_err(io::Error::from)? > 0 {
                 return Ok(());
             }
-            if moved.get() == before {
-                break;
+            if moved.get() != last.0 {
+                last = (moved.get(), Instant::now());
+                tell(last.0);
             }
         }
         if let Some(child) = &self.child {
@@ -343,12 +369,17 @@ impl Worker {
         what: &str,
         log: &Path,
         mut patience: Option<Patience<'_>>,
-        notified: &mut dyn FnMut(&str) -> Result<(), Problem>,
+        told: &mut dyn FnMut(Told<'_>) -> Result<(), Problem>,
     ) -> Result<Response, Problem> {
         self.send(request)?;
         let mut refused = None;
         loop {
-            if let Some(Err(stalled)) = patience.map(|patience| self.wait(patience, what)) {
+            let mut tell = |moved| {
+                // Nothing is asked by that.
+                let _ = told(Told::Moved(moved));
+            };
+            let waited = patience.map(|patience| self.wait(patience, what, &mut tell));
+            if let Some(Err(stalled)) = waited {
                 return Err(refused.unwrap_or(stalled));
             }
             let response = match self.receive() {
@@ -364,7 +395,7 @@ impl Worker {
             };
             if response.kind == kind::NOTIFY {
                 let script = response.notify.and_then(|notify| notify.script);
-                let answer = notified(script.as_deref().unwrap_or_default());
+                let answer = told(Told::Asks(script.as_deref().unwrap_or_default()));
                 // What is left to do may last: lazy memory is given out.
                 patience = patience.filter(|_| script.as_deref() != Some(DUMPED));
                 let notify_success = Some(answer.is_ok());
@@ -418,7 +449,7 @@ pub fn abilities() -> Result<Abilities, Problem> {
         ..Request::default()
     };
     let log = PathBuf::new();
-    let mut silent = |_: &str| Ok(());
+    let mut silent = |_: Told<'_>| Ok(());
     let response = Worker::start()?.run(&request, "tell its version", &log, None, &mut silent)?;
     let version = response.version.unwrap_or_default();
     let number = version.major * 10000 + version.minor * 100 + version.sublevel.unwrap_or(0);
@@ -482,8 +513,8 @@ impl Dump<'_> {
         })
     }
 
-    /// Copies memory while the tree runs, and notes from then on what it writes.
-    pub fn pre_dump(self) -> Result<(), Problem> {
+    /// Copies memory while the tree runs, and notes from then on what it writes. `moved` hears how many bytes have moved.
+    pub fn pre_dump(self, moved: &mut dyn FnMut(u64)) -> Result<(), Problem> {
         let images = File::open(self.images)?;
         let log = "pre-dump.log";
         let options = Options {
@@ -505,14 +536,19 @@ impl Dump<'_> {
             "copy the memory",
             &log,
             patience,
-            &mut |_| Ok(()),
+            &mut |told| {
+                if let Told::Moved(bytes) = told {
+                    moved(bytes);
+                }
+                Ok(())
+            },
         )?;
         Ok(())
     }
 
-    /// Freezes the tree and dumps it; when all images are written, `dumped` decides: if it is content, the tree is killed (if lazy:
+    /// Freezes the tree and dumps it; when all images are written, `told` decides: if it is content, the tree is killed (if lazy:
     /// stopped, once the stream of pages has ended); if not, the tree runs on, as after any other error.
-    pub fn dump(self, dumped: &mut dyn FnMut() -> Result<(), Problem>) -> Result<(), Problem> {
+    pub fn dump(self, told: &mut dyn FnMut(Dumping) -> Result<(), Problem>) -> Result<(), Problem> {
         let images = File::open(self.images)?;
         let log = "dump.log";
         let options = Options {
@@ -527,9 +563,10 @@ impl Dump<'_> {
             ..Request::default()
         };
         let log = self.images.join(log);
-        let mut notified = |script: &str| match script {
-            DUMPED => dumped(),
-            _ => Ok(()),
+        let mut notified = |it: Told<'_>| match it {
+            Told::Asks(DUMPED) => told(Dumping::Written),
+            Told::Asks(_) => Ok(()),
+            Told::Moved(bytes) => told(Dumping::Moved(bytes)),
         };
         let patience = Some(Patience {
             moved: self.moved,
@@ -591,8 +628,8 @@ impl Restore<'_> {
             ..Request::default()
         };
         let log = self.images.join(log);
-        let mut notified = |script: &str| match script {
-            "post-restore" => restored(),
+        let mut notified = |told: Told<'_>| match told {
+            Told::Asks("post-restore") => restored(),
             _ => Ok(()),
         };
         let mut worker = match self.child {
@@ -764,7 +801,7 @@ mod tests {
             moved: &moved,
             limit: patience,
         });
-        let mut silent = |_: &str| Ok(());
+        let mut silent = |_: Told<'_>| Ok(());
         let request = Request::default();
         let said = worker.run(&request, "try", Path::new(""), patience, &mut silent);
         let lasted = begun.elapsed();

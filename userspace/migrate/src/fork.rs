@@ -282,8 +282,8 @@ impl Service {
             child: true,
             owner,
         };
-        let prepared =
-            Move::prepare(&order).map_err(|problem| (Errno::HOSTUNREACH, problem.to_string()))?;
+        let prepared = Move::prepare(&order)
+            .map_err(|failure| (Errno::HOSTUNREACH, failure.problem.to_string()))?;
         let blockers = prepared.report().blockers;
         if !blockers.is_empty() {
             let blockers: Vec<_> = blockers.iter().map(ToString::to_string).collect();

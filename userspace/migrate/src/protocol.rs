@@ -24,6 +24,8 @@
 //! Before `Commit` the end of the connection means that the target takes everything back, and that the source's tree goes on.
 //! After it each asks the other ([`Opening::Part`]) until it knows whose the tree is, as [`crate::commit`] says.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 use vremote_channel::JobId;
 
@@ -31,7 +33,7 @@ pub use crate::commit::Part;
 use crate::{criu, problem::Problem};
 
 /// Of these messages. Both ends must have the same.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Longest piece of an image in one message, in bytes.
 pub const PIECE: usize = 1 << 20;
@@ -183,6 +185,13 @@ pub enum Look {
         /// `st_rdev`.
         device: u64,
     },
+    /// Can a socket be bound to this address and port, as one of a tree is?
+    Bindable {
+        /// Of a socket of TCP that listens, or of one of UDP.
+        address: SocketAddr,
+        /// It is one of TCP.
+        stream: bool,
+    },
 }
 
 /// On the control connection of a job.
@@ -232,6 +241,8 @@ pub struct Facts {
     pub machine: String,
     /// `uname -r`.
     pub kernel: String,
+    /// What the processor can, as in /proc/cpuinfo; what programs may use of it.
+    pub instructions: Vec<String>,
     /// Of CRIU, or why it does not work.
     pub criu: Result<CriuFacts, Problem>,
     /// The file system of all nodes is mounted at `/vremote`.
@@ -244,6 +255,8 @@ pub struct Facts {
     pub memory: u64,
     /// Its peers.
     pub peers: Vec<String>,
+    /// How the module sees the other node of the move, as in `vremote peer show`; `None` if that cannot be found out.
+    pub session: Option<String>,
 }
 
 /// [`criu::Abilities`] on the wire.

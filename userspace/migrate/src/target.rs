@@ -261,7 +261,8 @@ impl Arrival<'_> {
         while let Some(request) = reader.receive()? {
             let answer = match request {
                 Request::Ask { ids } => {
-                    Answer::Facts(node::facts(&self.place.node, &self.directory, &ids))
+                    let facts = node::facts(&self.place.node, &self.directory, &ids, &self.peer);
+                    Answer::Facts(facts)
                 }
                 Request::Look(questions) => {
                     Answer::Looked(questions.iter().map(node::look).collect())

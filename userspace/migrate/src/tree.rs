@@ -6,11 +6,14 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     ffi::OsStr,
     fs, io,
+    net::SocketAddr,
     os::unix::{
         ffi::{OsStrExt, OsStringExt},
         fs::{FileTypeExt, MetadataExt},
     },
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use procfs::{
@@ -23,7 +26,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::problem::Problem;
+use crate::{diag, problem::Problem};
 
 /// What /proc appends to the path of a file without a name.
 const DELETED: &[u8] = b" (deleted)";
@@ -101,6 +104,47 @@ pub struct Tree {
     pub blockers: Vec<Problem>,
     /// Sockets by inode, and where they are open.
     sockets: BTreeMap<u64, String>,
+    /// Locks on files.
+    locks: BTreeSet<Lock>,
+}
+
+/// A lock on a file, as a descriptor's fdinfo shows it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Lock {
+    /// What is shown, without its place in the list of all.
+    line: String,
+    /// Whose it is.
+    at: String,
+}
+
+/// Locks that are there in so many looks, with a pause between, are held for long.
+const LOCK_LOOKS: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// The locks that a descriptor's fdinfo shows: `lock:\t1: POSIX  ADVISORY  WRITE 99 08:01:13 0 EOF`.
+fn locks_in(info: &str, at: &str) -> Vec<Lock> {
+    let lines = info.lines().filter_map(|line| line.strip_prefix("lock:"));
+    let lines = lines.filter_map(|line| line.split_once(": "));
+    lines
+        .map(|(_, line)| Lock {
+            line: line.trim().into(),
+            at: at.into(),
+        })
+        .collect()
+}
+
+/// The locks of a process.
+fn locks_of(pid: i32) -> BTreeSet<Lock> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd"));
+    let mut found = BTreeSet::new();
+    for entry in entries.into_iter().flatten().flatten() {
+        let fd = entry.file_name().to_string_lossy().into_owned();
+        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
+        let target = fs::read_link(entry.path()).unwrap_or_default();
+        let at = format!("process {pid}, descriptor {fd}, {}", target.display());
+        found.extend(locks_in(&info, &at));
+    }
+    found
 }
 
 /// Parents and children of all processes, now.
@@ -282,6 +326,7 @@ impl Tree {
             resident: 0,
             blockers: Vec::new(),
             sockets: BTreeMap::new(),
+            locks: BTreeSet::new(),
         };
         let mut ends = Ends::default();
         for pid in tree.processes.clone() {
@@ -374,7 +419,27 @@ impl Tree {
         for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
             self.look_at_descriptor(pid, &entry?.path(), ends)?;
         }
+        self.locks.append(&mut locks_of(pid));
         Ok(())
+    }
+
+    /// Notes what holds locks for long as a blocker: they do not move. Those that are held for a moment, as most are, do not matter.
+    pub(crate) fn find_locks(&mut self) {
+        let mut held = std::mem::take(&mut self.locks);
+        for _ in 0..LOCK_LOOKS {
+            if held.is_empty() {
+                return;
+            }
+            thread::sleep(LOCK_PAUSE);
+            let now: BTreeSet<_> = self.processes.iter().copied().flat_map(locks_of).collect();
+            held.retain(|lock| now.contains(lock));
+        }
+        for Lock { at, .. } in held {
+            self.block(
+                format!("{at}: it holds a lock on this file, and locks do not move"),
+                "let the program release it, if only for a moment, or end it",
+            );
+        }
     }
 
     fn look_at_descriptor(
@@ -508,6 +573,7 @@ impl Tree {
     fn find_outsiders(&mut self, ends: &Ends) -> Result<(), Problem> {
         let own: HashSet<_> = self.processes.iter().copied().collect();
         let mut held = HashMap::<Vec<u8>, String>::new();
+        let peers = self.foreign_peers();
         for process in all_processes()?.flatten() {
             if own.contains(&process.pid) {
                 continue;
@@ -519,7 +585,7 @@ impl Tree {
                 let target = entry.and_then(|entry| fs::read_link(entry.path()));
                 if let Ok(target) = target {
                     let target = target.into_os_string().into_vec();
-                    if ends.pipes.contains_key(&target) {
+                    if ends.pipes.contains_key(&target) || peers.contains_key(&target) {
                         held.entry(target)
                             .or_insert_with(|| format!("{} ({})", process.pid, title(&process)));
                     }
@@ -533,6 +599,17 @@ impl Tree {
                     "move the whole pipeline, by the process that started it, or redirect to a file",
                 );
             }
+        }
+        for (peer, (at, name)) in &peers {
+            let name = name.as_ref().map(|name| format!(", {name}"));
+            let holder = held.get(peer).map_or("another program", |holder| holder);
+            self.block(
+                format!(
+                    "{at}: a Unix socket that is connected with process {holder}{}, which is not moved",
+                    name.unwrap_or_default()
+                ),
+                "let the program close it; for a log (/dev/log) or a bus (D-Bus) many have a switch, or can be started without",
+            );
         }
         for (terminal, (at, link)) in &ends.terminals {
             let index = terminal.strip_prefix(b"/dev/pts/");
@@ -549,14 +626,49 @@ impl Tree {
         Ok(())
     }
 
-    /// Descriptors that are sockets of TCP with another end.
+    /// Unix sockets that are connected with others outside of the tree: how /proc shows the other one, where ours is, and the other one's name.
+    fn foreign_peers(&self) -> BTreeMap<Vec<u8>, (String, Option<String>)> {
+        // Without netlink, or a kernel that tells, CRIU says so in the dump.
+        let all = match self.sockets.is_empty() {
+            true => HashMap::new(),
+            false => diag::unix_sockets().unwrap_or_default(),
+        };
+        let pairs = self.sockets.iter().filter_map(|(inode, at)| {
+            let peer = all.get(inode)?.peer?;
+            let name = all.get(&peer).and_then(|socket| socket.name.clone());
+            (!self.sockets.contains_key(&peer))
+                .then(|| (format!("socket:[{peer}]").into_bytes(), (at.clone(), name)))
+        });
+        pairs.collect()
+    }
+
+    /// Where the tree's sockets have to be bound on the target: those of TCP that listen, and those of UDP; true: of TCP.
+    pub(crate) fn bound(&self) -> BTreeMap<(SocketAddr, bool), String> {
+        let listen =
+            |entry: &procfs::net::TcpNetEntry| entry.state == procfs::net::TcpState::Listen;
+        let tcp = [procfs::net::tcp(), procfs::net::tcp6()];
+        let tcp = tcp.into_iter().flatten().flatten().filter(listen);
+        let udp = [procfs::net::udp(), procfs::net::udp6()];
+        let udp = udp.into_iter().flatten().flatten();
+        let all = tcp
+            .map(|entry| (entry.local_address, true, entry.inode))
+            .chain(udp.map(|entry| (entry.local_address, false, entry.inode)));
+        all.filter(|(address, ..)| address.port() != 0)
+            .filter_map(|(address, stream, inode)| {
+                Some(((address, stream), self.sockets.get(&inode)?.clone()))
+            })
+            .collect()
+    }
+
+    /// Descriptors that are sockets of TCP with another end, in whatever state but those that CRIU moves by itself.
     pub fn connections(&self) -> Result<Vec<String>, Problem> {
         let mut found = Vec::new();
         for entry in procfs::net::tcp()?
             .into_iter()
             .chain(procfs::net::tcp6().unwrap_or_default())
         {
-            if entry.state == procfs::net::TcpState::Established {
+            use procfs::net::TcpState::{Close, Listen};
+            if !matches!(entry.state, Listen | Close) {
                 if let Some(at) = self.sockets.get(&entry.inode) {
                     found.push(format!("{at}: a connection to {}", entry.remote_address));
                 }
@@ -630,10 +742,9 @@ pub fn path_of(bytes: &[u8]) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        process, thread,
-        time::{Duration, Instant},
-    };
+    use std::{process, time::Instant};
+
+    use rustix::fs::{flock, FlockOperation};
 
     use super::*;
 
@@ -695,6 +806,7 @@ mod tests {
                 resident: 0,
                 blockers: Vec::new(),
                 sockets: BTreeMap::new(),
+                locks: BTreeSet::new(),
             };
             for file in files {
                 tree.add(&link(file), false, true).unwrap();
@@ -752,5 +864,31 @@ mod tests {
         }
         awake.wait(false);
         assert!(is_stopped(asleep.pid()));
+    }
+    #[test]
+    fn locks_of_a_descriptor() {
+        let info = "pos:\t0\nflags:\t02\nlock:\t7: POSIX  ADVISORY  WRITE 99 08:01:13 0 EOF\nlock:\t8: FLOCK  ADVISORY  WRITE 99 08:01:13 0 EOF\n";
+        let lines: Vec<_> = locks_in(info, "x")
+            .into_iter()
+            .map(|lock| lock.line)
+            .collect();
+        let wanted =
+            ["POSIX", "FLOCK"].map(|kind| format!("{kind}  ADVISORY  WRITE 99 08:01:13 0 EOF"));
+        assert_eq!(lines, wanted);
+    }
+
+    #[test]
+    fn a_lock_that_is_held_is_found() {
+        let place = tempfile::NamedTempFile::new().unwrap();
+        flock(place.as_file(), FlockOperation::LockExclusive).unwrap();
+        let path = place.path().display().to_string();
+        let holds = || {
+            locks_of(process::id() as i32)
+                .iter()
+                .any(|lock| lock.at.ends_with(&path))
+        };
+        assert!(holds());
+        flock(place.as_file(), FlockOperation::Unlock).unwrap();
+        assert!(!holds());
     }
 }

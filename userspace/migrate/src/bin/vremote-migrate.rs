@@ -68,6 +68,7 @@ fn report_json(report: &Report) -> Value {
         "resident": report.resident,
         "mode": report.mode.as_str(),
         "blockers": report.blockers.iter().map(problem_json).collect::<Vec<_>>(),
+        "warnings": report.warnings,
         "files": files.collect::<Vec<_>>(),
     })
 }
@@ -80,6 +81,8 @@ fn outcome_json(outcome: &Outcome) -> Value {
         "mode": outcome.mode.as_str(),
         "rounds": outcome.rounds,
         "bytes": outcome.bytes,
+        "bytes_of_rounds": outcome.copied,
+        "bytes_before_it_runs": outcome.early,
         "downtime_ms": outcome.downtime.as_millis() as u64,
         "total_ms": outcome.total.as_millis() as u64,
     })
@@ -110,6 +113,9 @@ fn print_report(report: &Report, files: bool) {
             let (kind, there) = describe(path, place);
             println!("  {kind:6}  {there}");
         }
+    }
+    for warning in &report.warnings {
+        println!("note: {warning}");
     }
     for blocker in &report.blockers {
         println!("blocked: {blocker}");
@@ -215,16 +221,27 @@ fn main() -> ExitCode {
     match run(&arguments) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(Failure { problem, undecided }) => {
+        Err(Failure {
+            problem,
+            undecided,
+            also,
+        }) => {
             if arguments.json {
+                let also: Vec<_> = also.iter().map(problem_json).collect();
                 println!(
                     "{}",
-                    json!({"error": problem_json(&problem), "undecided": undecided})
+                    json!({"error": problem_json(&problem), "undecided": undecided, "blockers": also})
                 );
             }
             eprintln!("vremote-migrate: error: {problem}");
             if let Some(fix) = problem.fix {
                 eprintln!("vremote-migrate:   to fix: {fix}");
+            }
+            for blocker in also {
+                eprintln!("vremote-migrate: also in the way: {blocker}");
+                if let Some(fix) = blocker.fix {
+                    eprintln!("vremote-migrate:   to fix: {fix}");
+                }
             }
             ExitCode::from(if undecided { UNDECIDED } else { 1 })
         }

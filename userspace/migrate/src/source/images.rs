@@ -76,6 +76,7 @@ impl Move {
     }
 
     fn send_piece(&mut self, name: &str, piece: &[u8]) -> Result<(), Problem> {
+        self.sent_images += piece.len() as u64;
         self.writer.send(&Request::Image {
             name: name.into(),
             piece: piece.into(),

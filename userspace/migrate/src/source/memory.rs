@@ -14,12 +14,13 @@ use rustix::process::Signal;
 
 use super::{connect, hand_over::Failed, say, Event, Mode, Move, Watch, ANSWER_LIMIT};
 use crate::{
-    criu::{self, Dump},
-    images,
+    criu::{self, Dump, Dumping},
+    huge, images,
     problem::Problem,
     protocol::{Answer, Opening, Request},
     relay::{AtEnd, Count, Relay},
     target::out_of_order,
+    tree::descendants,
 };
 
 /// How often progress is looked at.
@@ -37,6 +38,12 @@ const MAX_GROWTH: u64 = 10;
 /// Bytes of a page.
 const PAGE: u64 = 4096;
 
+/// Whether another round is not worth while, after so many, of which the last one took `pages`, and the one before it `before`.
+fn is_enough(rounds: u32, pages: u64, before: Option<u64>) -> bool {
+    let grows = before.is_some_and(|before| pages * 100 > before * (100 + MAX_GROWTH));
+    rounds >= MAX_ROUNDS || pages < FEW_PAGES || grows
+}
+
 impl Move {
     /// Copies memory while the tree runs, until it is not worth while any more.
     pub(super) fn copy_rounds(
@@ -53,8 +60,11 @@ impl Move {
             fs::create_dir(&directory)?;
             let begun = (Instant::now(), count.get());
             let (pages, relay) = self.open_stream(count)?;
-            let dumped = self.dump(&directory, round, pages, count).pre_dump();
+            self.split_huge_pages();
+            let dump = self.dump(&directory, round, pages, count);
+            let dumped = dump.pre_dump(&mut |bytes| watch(Event::Bytes(bytes)));
             self.end_stream(relay, dumped)?;
+            self.copied.push(count.get() - begun.1);
             round += 1;
             let rate = (count.get() - begun.1) as f64 / begun.0.elapsed().as_secs_f64();
             let statistics = directory.join("stats-dump");
@@ -76,11 +86,19 @@ impl Move {
                     .unwrap_or_default(),
             });
             watch(Event::Bytes(count.get()));
-            let grows = before.is_some_and(|before| pages * 100 > before * (100 + MAX_GROWTH));
-            if round == MAX_ROUNDS || pages < FEW_PAGES || grows {
+            if is_enough(round, pages, before) {
+                // Those that it has got since would be sent as a whole while it stands still.
+                self.split_huge_pages();
                 return Ok(round);
             }
             before = Some(pages);
+        }
+    }
+
+    /// Of what has ended since, or cannot be split, nothing is lost but time.
+    fn split_huge_pages(&self) {
+        for pid in descendants(self.order.root.pid).unwrap_or_default() {
+            let _ = huge::split(pid);
         }
     }
 
@@ -140,13 +158,20 @@ impl Move {
         let frozen = Instant::now();
         let mut relay = Some(relay);
         let mut running = None;
-        let dumped = dump.dump(&mut || {
+        let before = count.get();
+        let dumped = dump.dump(&mut |told| {
+            if let Dumping::Moved(bytes) = told {
+                watch(Event::Bytes(bytes));
+                return Ok(());
+            }
             if let Some(relay) = relay.take() {
                 self.end_stream(relay, Ok(()))?;
             }
+            self.copied.push(count.get() - before);
             watch(Event::Bytes(count.get()));
             watch(Event::Phase("restore"));
             let pid = self.hand_over(&directory)?;
+            self.early = count.get() + self.sent_images;
             running = Some((pid, frozen.elapsed()));
             Ok(())
         });
@@ -184,7 +209,10 @@ impl Move {
         let (go_on, may_go_on) = mpsc::channel();
         thread::scope(|scope| {
             let dumping = scope.spawn(move || {
-                dump.dump(&mut || {
+                dump.dump(&mut |told| {
+                    if told != Dumping::Written {
+                        return Ok(());
+                    }
                     let given_up = |_| Problem::plain("the move has been given up");
                     written.send(()).map_err(|_| given_up(()))?;
                     may_go_on.recv().map_err(|_| given_up(()))
@@ -197,6 +225,7 @@ impl Move {
                 watch(Event::Phase("restore"));
                 let pid = self.commit().map_err(Some)?;
                 let downtime = begun.elapsed();
+                self.early = count.get() + self.sent_images;
                 watch(Event::Phase("its memory follows"));
                 self.wait_for_memory(count, watch)
                     .map_err(|problem| Some(Failed::After(problem)))?;
@@ -250,5 +279,44 @@ impl Move {
         }
         self.reader.set_limit(Some(ANSWER_LIMIT))?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many rounds there are if they take so many pages, the last number for ever.
+    fn rounds(pages: &[u64]) -> u32 {
+        let mut before = None;
+        for round in 1.. {
+            let now = pages[(round - 1).min(pages.len() - 1)];
+            if is_enough(round as u32, now, before) {
+                return round as u32;
+            }
+            before = Some(now);
+        }
+        unreachable!()
+    }
+
+    #[test]
+    fn rounds_end_when_little_is_left() {
+        assert_eq!(rounds(&[63]), 1);
+        assert_eq!(rounds(&[0]), 1);
+        assert_eq!(rounds(&[100_000, 64, 63]), 3);
+    }
+
+    #[test]
+    fn rounds_end_when_they_grow() {
+        assert_eq!(rounds(&[1000, 1101]), 2);
+        // By a tenth is not yet too much.
+        assert_eq!(rounds(&[1000, 1100, 1211]), 3);
+        assert_eq!(rounds(&[100_000, 2000, 3000]), 3);
+    }
+
+    #[test]
+    fn rounds_end() {
+        assert_eq!(rounds(&[1000]), MAX_ROUNDS);
+        assert_eq!(rounds(&[100_000, 90_000, 80_000]), MAX_ROUNDS);
     }
 }

@@ -115,6 +115,10 @@ pub struct Outcome {
     pub rounds: u32,
     /// Bytes of pages on the wire.
     pub bytes: u64,
+    /// Of these, those of each round of pre-copy, and last those that moved while it stood still. None if memory is lazy.
+    pub copied: Vec<u64>,
+    /// Bytes of pages and images that were sent before it ran there.
+    pub early: u64,
     /// From the freeze here to the first instruction there.
     pub downtime: Duration,
     /// From the start.
@@ -143,8 +147,14 @@ pub struct Move {
     exports: Vec<Vec<u8>>,
     mounts: Vec<(Vec<u8>, Vec<u8>)>,
     blockers: Vec<Problem>,
+    warnings: Vec<String>,
     /// It is not known whether it runs at the target.
     undecided: bool,
+    /// As in [`Outcome`].
+    copied: Vec<u64>,
+    early: u64,
+    /// Bytes of images.
+    sent_images: u64,
     begun: Instant,
 }
 
@@ -155,6 +165,8 @@ pub struct Failure {
     pub problem: Problem,
     /// The tree stands still: it is not known whether it runs at the target. If not, it goes on here.
     pub undecided: bool,
+    /// What else would have been in the way: of what the tree itself has, if the target could not even be asked.
+    pub also: Vec<Problem>,
 }
 
 impl From<Problem> for Failure {
@@ -162,6 +174,7 @@ impl From<Problem> for Failure {
         Failure {
             problem,
             undecided: false,
+            also: Vec::new(),
         }
     }
 }
@@ -178,8 +191,8 @@ pub(crate) fn not_own(pid: i32, uid: u32) -> Problem {
     )
 }
 
-/// Whether a move failed because the tree holds locks on files. They would have to be taken at the target before the source lets them
-/// go, which nobody can.
+/// Whether a move failed because the tree holds locks on files: it took them after the preflight. CRIU could note them (`file_locks`), and take
+/// them anew at the target; but there they would have to be had before the tree here, which may have to go on, lets them go, which nobody can.
 pub fn holds_locks(problem: &Problem) -> bool {
     problem.what.contains("file locks are hold")
 }
@@ -224,6 +237,7 @@ impl Move {
         moved.map_err(|problem| Failure {
             problem,
             undecided: self.undecided,
+            also: Vec::new(),
         })
     }
 
@@ -291,6 +305,8 @@ impl Move {
             mode: self.mode,
             rounds,
             bytes: count.get(),
+            copied: std::mem::take(&mut self.copied),
+            early: self.early,
             downtime,
             total: self.begun.elapsed(),
         })

@@ -6,7 +6,7 @@ use std::{path::Path, time::Instant};
 
 use vremote_channel::{Channel, Node};
 
-use super::{connect, Mode, Move, Order};
+use super::{connect, Failure, Mode, Move, Order};
 use crate::{
     cgroup::Cgroup,
     control::{Command, Departure, Line, Reply},
@@ -15,7 +15,7 @@ use crate::{
     images::Place,
     node,
     problem::Problem,
-    protocol::{Answer, Facts, Name, Opening, Request, VERSION},
+    protocol::{Answer, Facts, Look, Name, Opening, Request, VERSION},
     target::out_of_order,
     tree::{Seen, Tree},
 };
@@ -40,22 +40,50 @@ pub struct Report {
     pub mode: Mode,
     /// What is in the way.
     pub blockers: Vec<Problem>,
+    /// What may be.
+    pub warnings: Vec<String>,
     /// Files and their places there, by path.
     pub files: Vec<(Vec<u8>, Place)>,
 }
 
-impl Move {
-    /// Looks at the tree and at the target. Errors: what keeps from even looking. What is in the way of the move is in the report.
-    pub fn prepare(order: &Order) -> Result<Move, Problem> {
-        let begun = Instant::now();
-        if !rustix::process::geteuid().is_root() {
-            return Err(Problem::new(
-                "only root can move processes",
-                "run it as root",
+/// What can be found out about the tree without another node.
+fn look(order: &Order) -> Result<Tree, Problem> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Problem::new(
+            "only root can move processes",
+            "run it as root",
+        ));
+    }
+    let mut tree = Tree::look(order.root.pid)?;
+    // From the commit on the daemon freezes the tree in one.
+    tree.blockers.extend(Cgroup::check().err());
+    if !order.tcp_established {
+        for connection in tree.connections()? {
+            tree.blockers.push(Problem::new(
+                connection,
+                "let the program close it; --tcp-established moves it, if the node's address moves, too",
             ));
         }
+    }
+    tree.find_locks();
+    Ok(tree)
+}
+
+impl Move {
+    /// Looks at the tree and at the target. Errors: what keeps from even looking, and what was found until then. What is in the way of the
+    /// move is in the report.
+    pub fn prepare(order: &Order) -> Result<Move, Failure> {
+        let begun = Instant::now();
+        let tree = look(order)?;
+        let found = tree.blockers.clone();
+        Move::prepare_with(order, tree, begun).map_err(|problem| Failure {
+            also: found,
+            ..problem.into()
+        })
+    }
+
+    fn prepare_with(order: &Order, tree: Tree, begun: Instant) -> Result<Move, Problem> {
         let node = Node::this();
-        let tree = Tree::look(order.root.pid)?;
         let peer = node.peer_at(order.address)?;
         // A tree that has come here keeps its name, unless only a part of it moves on.
         let is_whole = |name: &Name| {
@@ -104,12 +132,16 @@ impl Move {
             writer,
             daemon,
             blockers: Vec::new(),
+            warnings: Vec::new(),
             tree,
             known: Known::new(),
             peers: Vec::new(),
             exports: files::exports(),
             mounts: files::mounts(),
             undecided: false,
+            copied: Vec::new(),
+            early: 0,
+            sent_images: 0,
             begun,
         };
         it.preflight()?;
@@ -128,6 +160,7 @@ impl Move {
             resident: self.tree.resident,
             mode: self.mode,
             blockers: self.blockers.clone(),
+            warnings: self.warnings.clone(),
             files,
         }
     }
@@ -138,19 +171,12 @@ impl Move {
             Answer::Facts(facts) => facts,
             _ => return Err(out_of_order()),
         };
-        let here = node::facts(&self.node, Path::new("/run"), &[]);
+        let here = node::facts(&self.node, Path::new("/run"), &[], &self.peer.name);
         self.blockers.append(&mut self.tree.blockers);
-        // From the commit on the daemon freezes the tree in one.
-        self.blockers.extend(Cgroup::check().err());
         self.compare(&here, &there);
-        if !self.order.tcp_established {
-            for connection in self.tree.connections()? {
-                self.blockers.push(Problem::new(
-                    connection,
-                    "let the program close it; --tcp-established moves it, if the node's address moves, too",
-                ));
-            }
-        }
+        self.compare_sessions(&here, &there);
+        self.compare_processors(&here, &there);
+        self.find_ports()?;
         if self.order.mode.is_none() && self.tree.resident > SMALL {
             let can = |facts: &Facts| facts.criu.as_ref().is_ok_and(|criu| criu.track_memory);
             if can(&here) && can(&there) {
@@ -228,6 +254,74 @@ impl Move {
                 "vremote peer add, there, with the name that uname -n gives here",
             );
         }
+    }
+
+    /// The files' way is another one than this program's: the module has to have a session, at both ends.
+    fn compare_sessions(&mut self, here: &Facts, there: &Facts) {
+        let (own, peer) = (self.node.name().to_owned(), self.peer.name.clone());
+        for (at, other, facts) in [(&own, &peer, here), (&peer, &own, there)] {
+            if let Some(state) = facts.session.as_deref().filter(|state| *state != "up") {
+                self.blockers.push(Problem::new(
+                    format!("{at}: the files of {other} cannot be had: it is {state}"),
+                    format!("vremote peer show, at {at}; UDP must pass between them in both directions, as vremoted's TCP does"),
+                ));
+            }
+        }
+    }
+
+    /// A program has found out what its processor can, and goes on to use that. CRIU does not look at it by itself.
+    fn compare_processors(&mut self, here: &Facts, there: &Facts) {
+        let can = &there.instructions;
+        let lacks = here.instructions.iter().filter(|one| !can.contains(one));
+        let lacks: Vec<_> = lacks.map(String::as_str).collect();
+        if !lacks.is_empty() {
+            self.blockers.push(Problem::new(
+                format!(
+                    "{}: its processor lacks what the program may use here: {}",
+                    self.peer.name,
+                    lacks.join(", ")
+                ),
+                "move between processors of the same kind; virtual machines can be given the same one",
+            ));
+        }
+        if here.kernel != there.kernel {
+            self.warnings.push(format!(
+                "{} runs Linux {}, this node {}: if it cannot restore the process, that goes on here",
+                self.peer.name, there.kernel, here.kernel
+            ));
+        }
+    }
+
+    /// Sockets have to be bound there to what they are bound to here.
+    fn find_ports(&mut self) -> Result<(), Problem> {
+        let bound = self.tree.bound();
+        if bound.is_empty() {
+            return Ok(());
+        }
+        let questions = bound.keys().map(|(address, stream)| Look::Bindable {
+            address: *address,
+            stream: *stream,
+        });
+        let answers = match self.ask(&Request::Look(questions.collect()))? {
+            Answer::Looked(answers) if answers.len() == bound.len() => answers,
+            _ => return Err(out_of_order()),
+        };
+        for (((address, stream), at), can) in bound.iter().zip(answers) {
+            if !can {
+                let kind = if *stream { "TCP" } else { "UDP" };
+                self.blockers.push(Problem::new(
+                    format!(
+                        "{at}: {} cannot have a socket of {kind} at {address}",
+                        self.peer.name
+                    ),
+                    format!(
+                        "ss -lntup, at {}, says who has that port; the address must be there, too",
+                        self.peer.name
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Finds the places of files, and shares those that follow.
