@@ -114,6 +114,8 @@ row() {
 			must $k "os.close(fd)"
 			opened $k
 		done
+		# What had been written before and was not synced is gone, which is reported once.
+		must r "error_of(os.fsync, fd)"
 		check "$what: r writes" r "os.pwrite(fd, b'fresh!', 3 * PAGE) and os.fsync(fd)" ok
 	else
 		opened $victim
