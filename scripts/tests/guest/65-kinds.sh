@@ -7,7 +7,7 @@
 # tell kinds apart; a corrupted packet is then found by UDP's checksum. All kinds but Working, which needs an origin that is slow.
 # By default a kind of those that bring and take pages has each fault by itself, one of the others all at once; with LONG=1 all have each.
 # nodes: 3
-# time-limit: 420
+# time-limit: 480
 
 . "$(dirname "$0")/../lib.sh"
 . "$TOP/scripts/tests/programs/agents.sh"
@@ -17,7 +17,7 @@ PAGES='GetShared GetModified Grant Invalidate Recall Ack Put Reply Commit Write'
 OTHERS='Hello HelloAck Lookup Open Close GetAttr SetSize Allocate List ReadLink Make Link Remove Rename SetAttr Lock Unlocked GetXattr SetXattr
 	ListXattr StatFs GetFileAttr SetFileAttr'
 # How many packets have to meet a fault, and how many seconds that may take.
-HITS=6 PATIENCE=$((VREMOTE_DEBUG ? 90 : 30)) ROUND=$((VREMOTE_DEBUG ? 60 : 15)) LEAST=$((VREMOTE_DEBUG ? 20 : 200))
+HITS=4 PATIENCE=$((VREMOTE_DEBUG ? 90 : 30)) ROUND=$((VREMOTE_DEBUG ? 60 : 15)) LEAST=$((VREMOTE_DEBUG ? 20 : 200))
 other=3
 [ "$VREMOTE_NODES" -ge 3 ] || other=2
 

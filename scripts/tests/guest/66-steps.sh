@@ -36,7 +36,7 @@ ROWS=(
 	"WriteReply     2 Reply        |o os.pread(plain,6,3*PAGE)                               |r os.pwrite(fd,b'newer!',16*PAGE)   |long   long   size"
 	"SetSizeReply   2 Reply        |o os.pread(plain,6,3*PAGE)                               |r os.ftruncate(fd,16*PAGE+6)        |long   long   size"
 	"OpenReply      2 Reply        |o os.pread(plain,6,3*PAGE)                               |r os.open(path,RW)                  |before before before"
-	"HelloAck       2 HelloAck     |r os.pwrite(fd,b'newer!',3*PAGE)                         |s os.pread(fd,6,3*PAGE)             |before -      -"
+	"HelloAck       2 HelloAck     |r os.pwrite(fd,b'newer!',3*PAGE)                         |r (time.sleep(6),os.pread(fd,6,3*PAGE))[1] |before newer before"
 )
 STEPS=${STEPS:-Grant:r Ack:s Recall:s CommitReply:o WriteReply:r}
 

@@ -89,7 +89,8 @@ acquainted() { # NODE: sees all its peers
 without_keys() {
 	local k
 	reload plain=1 || return 1
-	for ((k = 1; k <= VREMOTE_NODES; k++)); do know $k || return 1; done
+	# What has just been put into them is to be there when they have lost their power.
+	for ((k = 1; k <= VREMOTE_NODES; k++)); do know $k && on $k sync || return 1; done
 	for ((k = 1; k <= VREMOTE_NODES; k++)); do eventually 30 acquainted $k || return 1; done
 }
 keyless() {
