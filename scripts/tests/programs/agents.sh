@@ -78,7 +78,7 @@ reload() {
 # The tool would take the keys of before.
 know() { # NODE: all others, without keys
 	local k others=()
-	for ((k = 1; k <= VREMOTE_NODES; k++)); do [ $k = "$1" ] || others+=($k); done
+	for ((k = 1; k <= VREMOTE_NODES; k++)); do [ $k = "$1" ] || others+=("$k"); done
 	# shellcheck disable=SC2016
 	sh_on "$1" 'cd /sys/kernel/config/vremote/peers && for k; do mkdir node$k && echo 10.77.0.$k >node$k/address || exit 1; done' "${others[@]}"
 }
