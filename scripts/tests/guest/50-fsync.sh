@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # What fsync has confirmed at the remote is on the origin's disk: the origin's power is cut at once, and after its next boot the
-# bytes are there. Boots node 1 twice.
+# bytes are there. The emulated disk keeps what it was given, so it is also looked whether the disk was told to flush its cache, which
+# real ones need. Boots node 1 twice.
 # time-limit: 240
 
 . "$(dirname "$0")/../lib.sh"
@@ -20,6 +21,37 @@ check "fsync asks the origin" r "(lambda c: os.fsync(fd) or c.messages()['Commit
 check "a file that grew" r "write_all(grown, blob[:300001]) or os.fsync(grown)" ok
 check "O_DSYNC at the remote" r "os.pwrite(remote('$f', RW | os.O_DSYNC), b'dsync', 500000)" 5
 check "fsync of what is clean" r "os.fsync(fd)" ok
+
+# ---- the disk flushes its cache for an fsync, and not for what comes home otherwise (which shows that what is counted are these flushes)
+must o "
+device = os.stat('$DIR').st_dev
+def flushes():
+    return int(open(f'/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat').read().split()[15])
+def still(seconds):
+    'Waits until nothing that came before makes the disk flush any more: ext4 writes its journal every 5 s.'
+    while True:
+        before = flushes()
+        time.sleep(seconds)
+        if flushes() == before: return before"
+must o "run('sync'); still(7)"
+# flushed NAME PYTHON: how often the disk flushed while that was done
+flushed() {
+	local before got
+	before=$(ask o 'flushes()')
+	got=$(ask "$1" "pass; $2")
+	[ "$got" = ok ] && echo $(($(ask o 'flushes()') - before)) || echo "$2: $got"
+}
+expect_eq "a write at the remote makes the origin's disk flush nothing" "$(flushed r "os.pwrite(fd, blob[8192:8292], 8192)")" 0
+expect_eq "… nor does its way home" "$(flushed r "libc('sync_file_range', fd, 0, 0, 7)")" 0
+expect_match "fsync at the remote, of what has come home: the disk flushes its cache" "$(flushed r "os.fsync(fd)")" '^[1-9]'
+expect_match "… and of what has not" "$(flushed r "os.pwrite(fd, blob[8192:8292], 8192); os.fsync(fd)")" '^[1-9]'
+expect_match "… fdatasync, too" "$(flushed r "os.pwrite(fd, blob[8192:8292], 8192); os.fdatasync(fd)")" '^[1-9]'
+must r "sync = remote('$f', RW | os.O_DSYNC)"
+expect_match "… and a write with O_DSYNC" "$(flushed r "os.pwrite(sync, blob[8192:8292], 8192)")" '^[1-9]'
+must r "os.close(sync); m = mmap.mmap(fd, 1 << 20)"
+expect_match "… and msync" "$(flushed r "m[8192:8292] = blob[8192:8292]; m.flush()")" '^[1-9]'
+must r "m.close(); os.pwrite(fd, blob[8192:8292], 8192)"
+expect_match "… and fsync at the origin, of what a remote has written" "$(flushed o "os.fsync(fd)")" '^[1-9]'
 expect "power off" fault 1 kill
 check "a call that needs the dead node ends" r "bounded(lambda: os.fsync(fd) or os.pread(remote('$f'), 1, 0), 'EIO ETIMEDOUT ENOTCONN ESTALE ENOENT', 12)"
 leave o

@@ -9,7 +9,10 @@
 #   ask NAME PYTHON         prints its answer          tell NAME PYTHON; answer NAME [SECONDS]   the same in two steps
 #   must NAME PYTHON        the same, for what prepares: a result line only if it fails
 #   check WHAT NAME PYTHON [WANTED]                    one result line: the answer must be WANTED (default: True)
-#   reload PARAMETERS       the module anew in nodes 1 and 2, which know nobody then
+#   reload PARAMETERS       the module anew in all nodes, which know nobody then
+#   without_keys            the same with plain=1, and then all nodes know each other, and say everything in the clear: so `fault … kind`
+#                           can tell messages apart
+#   keyless NODE            that, in one node that has been booted `bare`
 #   program NAME            builds NAME.c and puts it into every node as $VT/NAME; library NAME: a shared library, as $VT/NAME.so
 #   finish                  ends the agents; nothing may be open or exported any more
 
@@ -67,9 +70,34 @@ ask() {
 
 reload() {
 	local k
-	for k in 1 2; do
+	for ((k = 1; k <= VREMOTE_NODES; k++)); do
 		sh_on $k 'umount /vremote; vremote clear && rmmod vremote && insmod /root/vremote.ko $1 && mount -t vremote vremote /vremote' "$*" || return 1
 	done
+}
+
+# The tool would take the keys of before.
+know() { # NODE: all others, without keys
+	local k others=()
+	for ((k = 1; k <= VREMOTE_NODES; k++)); do [ $k = "$1" ] || others+=("$k"); done
+	# shellcheck disable=SC2016
+	sh_on "$1" 'cd /sys/kernel/config/vremote/peers && for k; do mkdir node$k && echo 10.77.0.$k >node$k/address || exit 1; done' "${others[@]}"
+}
+acquainted() { # NODE: sees all its peers
+	# shellcheck disable=SC2016
+	sh_on "$1" '[ "$(vremote peer show | grep -c "up ")" = $1 ]' $((VREMOTE_NODES - 1))
+}
+without_keys() {
+	local k
+	reload plain=1 || return 1
+	# What has just been put into them is to be there when they have lost their power.
+	for ((k = 1; k <= VREMOTE_NODES; k++)); do know $k && on $k sync || return 1; done
+	for ((k = 1; k <= VREMOTE_NODES; k++)); do eventually 30 acquainted $k || return 1; done
+}
+keyless() {
+	local out=$BUILD
+	[ "$VREMOTE_DEBUG" = 0 ] || out=$BUILD/debug
+	push "$out/vremote.ko" "$1:/root/" && sh_on "$1" 'insmod /root/vremote.ko plain=1 && mkdir -p /vremote && mount -t vremote vremote /vremote' &&
+		know "$1" && eventually 60 acquainted "$1"
 }
 
 # must NAME PYTHON: a step that prepares something; a result line only if it fails.
