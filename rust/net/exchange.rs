@@ -19,7 +19,7 @@
 use kernel::{
     bindings, new_spinlock,
     prelude::*,
-    rbtree::{RBTree, RBTreeNode},
+    rbtree::{RBTree, RBTreeNode, RBTreeNodeReservation},
     sync::{
         atomic::{Atomic, Relaxed},
         global_lock, Arc, SpinLock,
@@ -138,6 +138,16 @@ pub fn next_request() -> u64 {
     LAST.fetch_add(1, Relaxed) + 1
 }
 
+/// Room in the table for one request: who has it can begin that request whatever memory there is by then.
+pub struct Room(RBTreeNodeReservation<u64, Entry>);
+
+impl Room {
+    /// Process context, may sleep for memory; `ENOMEM`.
+    pub fn new() -> Result<Room> {
+        Ok(Room(RBTreeNodeReservation::new(GFP_KERNEL)?))
+    }
+}
+
 /// Registers a request and sends it. `deadline` is in microseconds from now; without one it goes on until it is answered,
 /// [`finish`]ed, or the peer's session ends. Process context, may sleep for memory.
 ///
@@ -161,6 +171,18 @@ pub fn start_once(
     exchange: Arc<dyn Exchange>,
     deadline: Option<u64>,
 ) -> Result {
+    start_in(Room::new()?, peer, once, request, exchange, deadline)
+}
+
+/// As [`start_once`], with room that was made before: it needs no memory, so `ENOMEM` is none of its errors.
+pub fn start_in(
+    room: Room,
+    peer: &Arc<Peer>,
+    once: Option<Once>,
+    request: u64,
+    exchange: Arc<dyn Exchange>,
+    deadline: Option<u64>,
+) -> Result {
     let now = now_us();
     let rto = peer.rto_us();
     let deadline = deadline.map(|time| now.saturating_add(time));
@@ -173,7 +195,7 @@ pub fn start_once(
         put_off: 0,
         _once: once,
     };
-    let node = RBTreeNode::new(request, entry, GFP_KERNEL)?;
+    let node = room.0.into_node(request, entry);
     {
         let mut flights = FLIGHTS.lock();
         let flights = flights.get_or_insert_with(RBTree::new);

@@ -16,7 +16,7 @@ use kernel::{
     ffi::{c_int, c_long, c_uint},
     iov::IovIterSource,
     prelude::*,
-    sync::{atomic::Relaxed, new_spinlock, Arc, SpinLock},
+    sync::{atomic::Relaxed, new_spinlock, Arc, SpinLock, UniqueArc},
 };
 
 use super::{
@@ -27,7 +27,7 @@ use crate::bindings;
 use crate::net::{
     self,
     batch::ONE_GO,
-    exchange::{self, call, call_once, Exchange, Once},
+    exchange::{self, call, call_once, Exchange, Once, Room},
     peer::Peer,
 };
 use crate::proto::{
@@ -66,6 +66,8 @@ struct Handle {
     /// In which [life](super::state::State::usable_in) of the inode's file id.
     life: u64,
     writes: bool,
+    /// For when it is closed.
+    farewell: Farewell,
 }
 
 /// The operations of a remote file's descriptors.
@@ -164,6 +166,42 @@ struct Closing {
     header: Header,
 }
 
+/// The memory that a `Close` needs: without it the file would stay open at the origin until the session ends.
+struct Farewell {
+    closing: UniqueArc<Closing>,
+    room: Room,
+}
+
+impl Farewell {
+    /// Process context, may sleep for memory; `ENOMEM`.
+    fn new() -> Result<Farewell> {
+        let header = Header::new(Kind::Close);
+        Ok(Farewell {
+            closing: UniqueArc::new(Closing { header }, GFP_KERNEL)?,
+            room: Room::new()?,
+        })
+    }
+
+    /// Tells the origin that what was opened in this session was closed, without waiting. Process context.
+    fn say(mut self, peer: &Arc<Peer>, session: (u64, u64), file: u64, writes: bool) {
+        if peer.session() != session {
+            return;
+        }
+        // Nobody should wait in close(2). Without a place it goes all the same: the origin would have to lose it again and again while it
+        // answers hundreds of later requests, and then the file stays shared until the session ends.
+        let once = Once::try_begin(peer);
+        let request = exchange::next_request();
+        self.closing.header = Header {
+            request,
+            flags: if writes { flags::WRITE } else { 0 },
+            ..FileId::new(file, session).header(Kind::Close)
+        };
+        // The origin keeps the file shared until it hears of this, so there is no deadline: the session's end is one.
+        let closing = Arc::from(self.closing);
+        let _ = exchange::start_in(self.room, peer, once, request, closing, None);
+    }
+}
+
 impl Exchange for Closing {
     fn answer(&self, _peer: &Arc<Peer>, header: &Header, _payload: &[u8]) -> bool {
         header.kind == Kind::Reply
@@ -177,23 +215,11 @@ impl Exchange for Closing {
     fn expired(&self, _error: Error) {}
 }
 
-/// Tells the origin that what was opened in this session was closed, without waiting. Process context, may sleep for memory.
+/// [`Farewell::say`] for what has no descriptor. Process context, may sleep for memory; without any, the file stays open at the origin until
+/// the session ends.
 pub(super) fn close_at(peer: &Arc<Peer>, session: (u64, u64), file: u64, writes: bool) {
-    if peer.session() != session {
-        return;
-    }
-    // Nobody should wait in close(2). Without a place it goes all the same: the origin would have to lose it again and again while it
-    // answers hundreds of later requests, and then the file stays shared until the session ends.
-    let once = Once::try_begin(peer);
-    let request = exchange::next_request();
-    let header = Header {
-        request,
-        flags: if writes { flags::WRITE } else { 0 },
-        ..FileId::new(file, session).header(Kind::Close)
-    };
-    // The origin keeps the file shared until it hears of this, so there is no deadline: the session's end is one.
-    if let Ok(closing) = Arc::new(Closing { header }, GFP_KERNEL) {
-        let _ = exchange::start_once(peer, once, request, closing, None);
+    if let Ok(farewell) = Farewell::new() {
+        farewell.say(peer, session, file, writes);
     }
 }
 
@@ -223,6 +249,7 @@ pub(super) unsafe fn adopt(
             session,
             life,
             writes,
+            farewell: Farewell::new()?,
         };
         Ok(KBox::new(handle, GFP_KERNEL)?)
     });
@@ -312,7 +339,14 @@ unsafe extern "C" fn release(inode: *mut inode, file: *mut file) -> c_int {
                 &mut state.readers
             }) -= 1;
         }
-        close_at(&kept.peer, handle.session, handle.file, handle.writes);
+        let Handle {
+            farewell,
+            session,
+            file,
+            writes,
+            ..
+        } = KBox::into_inner(handle);
+        farewell.say(&kept.peer, session, file, writes);
     }
     0
 }

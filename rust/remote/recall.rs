@@ -235,8 +235,8 @@ impl Inode {
                     RecallVerdict::InFlight => return Outcome::Done,
                     RecallVerdict::WriteBack { .. } => {
                         self.set_copy(&state, page, copy);
-                        if let Some(put) = put {
-                            put.go(state, folio);
+                        if let Some((put, room)) = put {
+                            put.go(room, state, folio);
                         }
                         return Outcome::Done;
                     }

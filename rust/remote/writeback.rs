@@ -29,7 +29,7 @@ use crate::folio::{Folio, Locked};
 use crate::net::{
     self,
     batch::{Batch, Payload},
-    exchange::{self, call, Exchange},
+    exchange::{self, call, Exchange, Room},
     peer::Peer,
 };
 use crate::proto::{
@@ -61,8 +61,9 @@ pub(super) struct Put {
 }
 
 impl Put {
-    /// Prepares to send a page home that is `Modified` and dirty. Process context; `ENOMEM`.
-    pub(super) fn new(inode: &Arc<Inode>, folio: &Locked, keep: bool) -> Result<Arc<Put>> {
+    /// Prepares to send a page home that is `Modified` and dirty: from then on no memory is needed, for want of which its bytes would be lost.
+    /// Process context; `ENOMEM`.
+    pub(super) fn new(inode: &Arc<Inode>, folio: &Locked, keep: bool) -> Result<(Arc<Put>, Room)> {
         let page = folio.index();
         let request = exchange::next_request();
         let (file, seq, size) = {
@@ -90,7 +91,7 @@ impl Put {
             failed: Atomic::new(false),
             turns: Atomic::new(0),
         };
-        Ok(Arc::new(put, GFP_KERNEL)?)
+        Ok((Arc::new(put, GFP_KERNEL)?, Room::new()?))
     }
 
     fn keep(&self) -> bool {
@@ -102,9 +103,14 @@ impl Put {
     }
 
     /// Sends it. The page's state is `WritingBack` by now; one more place in `puts` was reserved under the same lock. Process context.
-    pub(super) fn go(self: Arc<Put>, state: Guard<'_, State, SpinLockBackend>, folio: Locked) {
+    pub(super) fn go(
+        self: Arc<Put>,
+        room: Room,
+        state: Guard<'_, State, SpinLockBackend>,
+        folio: Locked,
+    ) {
         self.enter_flight(state, folio);
-        self.launch();
+        self.launch(room);
     }
 
     fn enter_flight(self: &Arc<Put>, mut state: Guard<'_, State, SpinLockBackend>, folio: Locked) {
@@ -138,8 +144,9 @@ impl Put {
         }
     }
 
-    fn launch(self: &Arc<Put>) {
-        if let Err(error) = exchange::start(&self.inode.peer, self.request, self.clone(), None) {
+    fn launch(self: &Arc<Put>, room: Room) {
+        let peer = &self.inode.peer;
+        if let Err(error) = exchange::start_in(room, peer, None, self.request, self.clone(), None) {
             self.fail(error);
         }
     }
@@ -311,8 +318,8 @@ impl Inode {
 
     /// Sends one dirty folio home, whose dirty mark was cleared for that; a read copy stays. What cannot be sent now is dirty again.
     fn put_kept(self: &Arc<Inode>, folio: Locked, batch: &mut Batch) -> Result {
-        let put = match Put::new(self, &folio, true) {
-            Ok(put) => put,
+        let (put, room) = match Put::new(self, &folio, true) {
+            Ok(ready) => ready,
             Err(error) => {
                 folio.mark_dirty();
                 return Err(error);
@@ -331,7 +338,7 @@ impl Inode {
         self.set_copy(&state, page, copy);
         put.batched.store(true, Relaxed);
         put.enter_flight(state, folio);
-        put.launch();
+        put.launch(room);
         // What does not get out now is repeated. Who writes to the folio before the batch leaves had the confirmation of a repetition.
         let page = Payload::Page(put.folio.clone(), put.count);
         let _ = batch.push(&put.header(), page);

@@ -63,6 +63,7 @@ crashes() {
 	sleep "$seconds"
 	rm -f "$OUT/running"
 	# It ends with every node up and heard.
+	# shellcheck disable=SC2154 # scripts/soak sets it
 	wait "$disturber" || true
 	for ((k = 1; k <= VREMOTE_NODES; k++)); do on $k pkill -f power.py || true; done
 	wait "${pids[@]}" || true

@@ -258,10 +258,12 @@ pub(crate) fn document(document: &Value) -> String {
     if list.is_empty() {
         out.push_str("\nno peers (vremote peer add NAME ADDRESS KEY-FILE)\n");
     } else {
-        let mut rows = vec![PEER_COLUMNS
-            .iter()
-            .map(|(title, _)| (*title).to_string())
-            .collect()];
+        let mut rows = vec![
+            PEER_COLUMNS
+                .iter()
+                .map(|(title, _)| (*title).to_string())
+                .collect(),
+        ];
         rows.extend(list.iter().map(|peer| {
             PEER_COLUMNS
                 .iter()
@@ -370,7 +372,10 @@ mod tests {
         assert!(!text.contains("never reached it"), "{text}");
         sample["peers"][0]["lost_bytes"] = json!(8192);
         let text = document(&sample);
-        assert!(text.contains("8192 bytes that were written here to files of b"), "{text}");
+        assert!(
+            text.contains("8192 bytes that were written here to files of b"),
+            "{text}"
+        );
     }
 
     #[test]
