@@ -258,12 +258,10 @@ pub(crate) fn document(document: &Value) -> String {
     if list.is_empty() {
         out.push_str("\nno peers (vremote peer add NAME ADDRESS KEY-FILE)\n");
     } else {
-        let mut rows = vec![
-            PEER_COLUMNS
-                .iter()
-                .map(|(title, _)| (*title).to_string())
-                .collect(),
-        ];
+        let mut rows = vec![PEER_COLUMNS
+            .iter()
+            .map(|(title, _)| (*title).to_string())
+            .collect()];
         rows.extend(list.iter().map(|peer| {
             PEER_COLUMNS
                 .iter()
