@@ -65,8 +65,11 @@ crashes() {
 	# It ends with every node up and heard.
 	# shellcheck disable=SC2154 # scripts/soak sets it
 	wait "$disturber" || true
-	for ((k = 1; k <= VREMOTE_NODES; k++)); do on $k pkill -f power.py || true; done
-	wait "${pids[@]}" || true
+	# A writer may just begin.
+	while [ -n "$(jobs -rp | grep -xFf <(printf '%s\n' "${pids[@]}"))" ]; do
+		for ((k = 1; k <= VREMOTE_NODES; k++)); do on $k pkill -f power.py || true; done
+		sleep 1
+	done
 	"$CLUSTER" push "$CRASHES_POWER" 1:/run/ || return 1
 	for file in "$OUT"/confirmed/*; do
 		count=$(grep -cxE '[0-9]+' "$file") || continue

@@ -77,6 +77,9 @@ impl Peer {
             Trouble::Reclaimed
         } else if self.is_partitioned(now) {
             Trouble::Partitioned
+        } else if self.is_deaf(now) {
+            // It is silent by now, which is no better.
+            return;
         } else {
             Trouble::None
         };

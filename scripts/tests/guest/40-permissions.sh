@@ -138,9 +138,9 @@ def results(count):
 for a in o r; do must $a "$RACE"; done
 must o "put('$DIR/gate', bytes(2)); gate = share('$DIR/gate')"
 must r "gate = remote('$DIR/gate')"
-must o "racers(5, gate, 0.0001, lambda k: os.open('$E/open/race%d' % k, RW | CREAT | EXCL))"
+must o "racers(5, gate, 0.0003, lambda k: os.open('$E/open/race%d' % k, RW | CREAT | EXCL))"
 must r "racers(5, gate, 0, lambda k: remote('$E/open/race%d' % k, RW | CREAT | EXCL))"
-round=0 wrong='' here=0 there=0 late=20
+round=0 wrong='' here=0 there=0 late=7
 while [ $round -lt 30 ] || { [ $round -lt 200 ] && { [ $here -lt 3 ] || [ $there -lt 3 ]; }; }; do
 	round=$((round + 1))
 	[ $((round % 2)) = 0 ] && opener=o || opener=r
@@ -155,7 +155,7 @@ done
 must o "os.pwrite(gate, bytes([255, 0]), 0); [os.wait() for _ in range(5)]"
 must r "[os.wait() for _ in range(5)]; os.close(gate)"
 must o "os.close(gate)"
-note "$round rounds; programs of the origin won $here, of the remote $there; in the end those began $((late / 10)).$((late % 10)) ms later"
+note "$round rounds; programs of the origin won $here, of the remote $there; in the end those began $((late * 3 / 10)) ms later"
 expect_eq "one of 10 programs on two nodes that begin at one moment wins O_EXCL, and all others are told so, in each of $round rounds" "$wrong" ""
 expect "… and either node has won some" [ $here -ge 3 -a $there -ge 3 ]
 check "… the names are there, the user's" o "{os.stat('$E/open/race%d' % k).st_uid for k in range(1, $round + 1)}" "{1000}"

@@ -35,7 +35,7 @@ must s "c = os.open('$v/f', RW)"
 must r "os.pwrite(a, b'lost', PAGE)"
 must o "table('error')"
 note "a program of the origin, of a file of its own: $(ask o "(error_of(os.pwrite, own, b'end', 64 * PAGE), [error_of(os.fsync, own) for _ in range(3)])")"
-expect "the journal is ended" eventually 10 sh_on 1 'dmesg | tail -n 40 | grep -q "Aborting journal on device dm-"'
+expect "the journal is ended" eventually 10 sh_on 1 'dmesg | grep -q "Aborting journal on device dm-"'
 check_in "fsync of what a remote had written, when the disk has failed" r "error_of(os.fsync, a)" "EIO EROFS"
 check_in "… for the other descriptor of that node" r "error_of(os.fsync, b)" "EIO EROFS"
 check_in "… for another node that has it open" s "error_of(os.fsync, c)" "EIO EROFS"
@@ -53,7 +53,7 @@ refused "a shorter file" "error_of(os.ftruncate, {fd}, PAGE)"
 refused "another mode" "error_of(os.chmod, '{dir}/f', 0o600)"
 check_in "a write into a page, or its fsync, is as well" r "error_of(lambda: os.pwrite(a, b'more', 20 * PAGE) and os.fsync(a))" "EIO EROFS"
 check "… what is cached is read on" r "os.pread(a, 10, 40 * PAGE) == warm"
-check "every call has ended in time" r "timed(os.fsync, a)[1] < 3"
+check "every call has ended in time" r "timed(os.fsync, a)[1] < $((VREMOTE_DEBUG ? 15 : 3))"
 
 # The disk is well: the file system is mounted anew, its journal replayed.
 leave r s

@@ -7,7 +7,7 @@
 # tell kinds apart; a corrupted packet is then found by UDP's checksum. All kinds but Working, which needs an origin that is slow.
 # By default a kind of those that bring and take pages has each fault by itself, one of the others all at once; with LONG=1 all have each.
 # nodes: 3
-# time-limit: 600
+# time-limit: 900
 
 . "$(dirname "$0")/../lib.sh"
 . "$TOP/scripts/tests/programs/agents.sh"

@@ -81,7 +81,7 @@ fault 2 partition
 tell s "timed(os.pread, fd, 1, 9 * PAGE)"
 must r "time.sleep(7)"
 check "a node whose clock has gone back shows nothing when its lease has run out" r "bounded(lambda: os.pread(fd, 7, 9 * PAGE), 'EIO ETIMEDOUT ESTALE', 12, 3)"
-expect_match "an origin whose clock has gone back gives the page to another one after the lease" "$(answer s)" '(, ([4-9]|1[01])\.)'
+expect_match "an origin whose clock has gone back gives the page to another one after the lease" "$(answer s)" "^\((b.*|.ETIMEDOUT.), ([0-9]|1[01])\."
 check "… or to who asks again" s "timed(os.pread, fd, 1, 9 * PAGE)[1] < 8 and error_of(os.pread, fd, 1, 9 * PAGE)" none
 fault 2 heal
 # Whatever happened, the clocks are right again: by the host's.

@@ -92,7 +92,7 @@ run 'f = open(DIR + "/locked", "w")
 ready(os.getpid())
 while True:
     fcntl.lockf(f, fcntl.LOCK_EX); time.sleep(0.01)
-    fcntl.lockf(f, fcntl.LOCK_UN); time.sleep(0.04)'
+    fcntl.lockf(f, fcntl.LOCK_UN); time.sleep(0.07)'
 expect "locks that are held for moments" move 1 2 --check
 end_all
 

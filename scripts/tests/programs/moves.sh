@@ -76,6 +76,14 @@ clean() {
 		done
 		printf "%s\n" "$left"' "$(<"$TMP/like.$1")"
 }
-# The daemons have just begun.
-sleep 1
-for k in $NODES; do sh_on $k "$LIKE; like" >"$TMP/like.$k" || exit 1; done
+# The daemons have just begun: what they are like is taken when it stays so.
+for k in $NODES; do
+	sh_on $k "$LIKE"'
+		now=""
+		for i in $(seq 30); do
+			before=$now now=$(like)
+			[ "$i" = 1 ] || [ "$now" != "$before" ] || break
+			sleep 1
+		done
+		printf "%s\n" "$now"' >"$TMP/like.$k" || exit 1
+done

@@ -220,7 +220,7 @@ fn troubles(document: &Value, peer: &Value) -> Vec<String> {
     let lost = number(&peer["lost_bytes"]);
     if lost != 0 {
         lines.push(format!(
-            "{lost} bytes that were written here to files of {name} never reached it; the log names the files, and `fsync` has said so"
+            "{lost} bytes that were written here to files of {name} never reached it; the log names the files, and the next `fsync` through a new descriptor says so"
         ));
     }
     let revocations = number(&peer["revocations"]);

@@ -52,15 +52,16 @@ pub(crate) fn split(pid: i32) -> io::Result<()> {
                 iov_len: PAGE,
             })
             .collect();
-        for ranges in ranges.chunks(MAX_RANGES) {
+        let mut left = &ranges[..];
+        while !left.is_empty() {
             // That a part of a huge page is cold has the kernel split it, as the part could be swapped out alone.
             // SAFETY: The ranges are read from our memory and are addresses of the other process, of which nothing changes that it could see.
             let advised = unsafe {
                 libc::syscall(
                     libc::SYS_process_madvise,
                     process.as_raw_fd(),
-                    ranges.as_ptr(),
-                    ranges.len(),
+                    left.as_ptr(),
+                    left.len().min(MAX_RANGES),
                     libc::MADV_COLD,
                     0,
                 )
@@ -68,6 +69,9 @@ pub(crate) fn split(pid: i32) -> io::Result<()> {
             if advised < 0 {
                 done = Err(io::Error::last_os_error());
             }
+            // It may stop before the end; one that it does not take is left out.
+            let taken = usize::try_from(advised).unwrap_or(0) / PAGE;
+            left = &left[taken.clamp(1, left.len())..];
         }
     }
     done

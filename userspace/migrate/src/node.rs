@@ -72,7 +72,7 @@ fn state_of(status: &str, peer: &str) -> Option<String> {
 
 /// Beginnings of the names that /proc/cpuinfo has for instructions which programs find out about themselves, and then use: they would not run
 /// on a processor without. What only kernels use does not matter.
-const INSTRUCTIONS: [&str; 30] = [
+const INSTRUCTIONS: [&str; 34] = [
     "abm",
     "adx",
     "aes",
@@ -83,26 +83,30 @@ const INSTRUCTIONS: [&str; 30] = [
     "clflushopt",
     "clwb",
     "cx16",
-    "erms",
     "f16c",
     "fma",
     "fsgsbase",
-    "fsrm",
     "gfni",
     "lahf_lm",
     "movbe",
     "movdir",
     "pclmulqdq",
+    "pku",
     "popcnt",
     "rdpid",
     "rdrand",
     "rdseed",
     "rdtscp",
+    "rtm",
     "sha_ni",
     "sse",
     "ssse3",
+    "tbm",
     "vaes",
     "vpclmulqdq",
+    "waitpkg",
+    "xop",
+    "xsave",
 ];
 
 /// What the processor can, of that which programs may use.
@@ -128,8 +132,9 @@ fn can_bind(address: SocketAddr, stream: bool) -> io::Result<()> {
         SocketType::DGRAM
     };
     let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
-    // As CRIU does: connections that are ending keep nobody from it.
-    sockopt::set_socket_reuseaddr(&socket, stream)?;
+    // Connections that are ending keep nobody from it; nor does a socket for datagrams that lets others have its port.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_socket_reuseport(&socket, !stream)?;
     bind(&socket, &address)?;
     Ok(())
 }

@@ -426,11 +426,12 @@ impl Tree {
     /// Notes what holds locks for long as a blocker: they do not move. Those that are held for a moment, as most are, do not matter.
     pub(crate) fn find_locks(&mut self) {
         let mut held = std::mem::take(&mut self.locks);
-        for _ in 0..LOCK_LOOKS {
+        for look in 0..LOCK_LOOKS {
             if held.is_empty() {
                 return;
             }
-            thread::sleep(LOCK_PAUSE);
+            // Not in step with a program that takes it again and again.
+            thread::sleep(LOCK_PAUSE + Duration::from_millis(u64::from(look) * 17 % 30));
             let now: BTreeSet<_> = self.processes.iter().copied().flat_map(locks_of).collect();
             held.retain(|lock| now.contains(lock));
         }
