@@ -14,8 +14,7 @@ program flight
 agent o 1
 agent r 2
 # Pages go home when somebody wants them, not by themselves.
-writing_back() { on 2 sh -c "echo $1 >/proc/sys/vm/dirty_writeback_centisecs"; }
-writing_back 0
+writing_back 2 0
 F=$DIR/f PAGES=64
 must o "
 def direct_read(fd, at, count):
@@ -202,5 +201,5 @@ check "tar -S at the remote" r "run('tar -C /vremote/node1$DIR -S -cf - f | tar 
 check "… copies what that wrote a moment ago" r "differs(get('$DIR/into/f'), want)"
 must r "view.close(); os.close(fd)"
 must o "early_view.close(); [os.close(n) for n in (early, early_direct, flagged_direct, late_direct, turned, fd, local)]"
-writing_back 500
+writing_back 2 500
 finish

@@ -16,8 +16,7 @@ agent o 1
 agent r 2
 agent s 3
 # What is written here stays here until somebody wants it, however slow the machine is: the kernel's own writing back would bring it home.
-writing_back() { on 2 sh -c "echo $1 >/proc/sys/vm/dirty_writeback_centisecs"; }
-writing_back 0
+writing_back 2 0
 fences() { ask o "peers()['node2']['fences']"; }
 up() { ask "$1" "wait(lambda: peers()['$2']['state'] == 'up', 30) or peers()['$2']['state']"; }
 again() { # node 2 opens the file anew
@@ -170,7 +169,7 @@ must o "fcntl.lockf(plain, fcntl.LOCK_UN)"
 leave r
 unset 'PUSHED[2]'
 expect "the dead node boots again" fault 2 start
-writing_back 0
+writing_back 2 0
 agent r 2
 check "… and takes part" r "wait(lambda: error_of(lambda: globals().update(fd=remote('$f'))) == 'none', 30) and os.pread(fd, 5, 21 * PAGE)" "b'third'"
 
@@ -181,5 +180,5 @@ tell o "timed(lambda: run('vremote peer del node2'))[1]"
 expect_match "a silent peer is removed when its lease has run out" "$(answer o)" '^[3-9]\.|^1[0-9]\.'
 fault 2 heal
 expect "the cluster tool introduces the nodes again" "$TOP/scripts/cluster" peers >/dev/null
-writing_back 500
+writing_back 2 500
 finish

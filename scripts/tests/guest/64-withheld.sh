@@ -17,8 +17,7 @@ f=$DIR/f
 agent o 1
 agent r 2
 # What is written there stays there until somebody wants it: in a minute the kernel's own writing back would bring it home.
-writing_back() { on 2 sh -c "echo $1 >/proc/sys/vm/dirty_writeback_centisecs"; }
-writing_back 0
+writing_back 2 0
 fenced() { ask o "(peers()['node2']['fences'], peers()['node2']['revocations'])"; }
 # Of what node2 sends to node1, the acknowledgements (kind 37, the byte 40 of the message) of page 3 (lowest byte of the index, byte 72) are
 # lost. The header of UDP has 8 bytes.
@@ -98,7 +97,7 @@ check "a new descriptor of that node works" r "wait(lambda: error_of(lambda: glo
 check "… and gives up the page" o "insist(3 * PAGE, b'again', 10)[0]" "['none']"
 must r "os.close(new); os.close(fd)"
 leave o r
-writing_back 500
+writing_back 2 500
 expect "closed again" reload
 expect "… all nodes know each other" "$TOP/scripts/cluster" peers
 finish

@@ -13,6 +13,7 @@
 #   without_keys            the same with plain=1, and then all nodes know each other, and say everything in the clear: so `fault … kind`
 #                           can tell messages apart
 #   keyless NODE            that, in one node that has been booted `bare`
+#   writing_back NODE CENTISECONDS   how often that kernel writes dirty pages by itself; 0: never, 500 at first
 #   program NAME            builds NAME.c and puts it into every node as $VT/NAME; library NAME: a shared library, as $VT/NAME.so
 #   finish                  ends the agents; nothing may be open or exported any more
 
@@ -99,6 +100,8 @@ keyless() {
 	push "$out/vremote.ko" "$1:/root/" && sh_on "$1" 'insmod /root/vremote.ko plain=1 && mkdir -p /vremote && mount -t vremote vremote /vremote' &&
 		know "$1" && eventually 60 acquainted "$1"
 }
+
+writing_back() { on "$1" sh -c "echo $2 >/proc/sys/vm/dirty_writeback_centisecs"; }
 
 # must NAME PYTHON: a step that prepares something; a result line only if it fails.
 must() {
