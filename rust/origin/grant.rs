@@ -46,15 +46,6 @@ pub(super) struct Grant {
     pub(super) data: bool,
 }
 
-/// Where the last version of a page may lie besides page cache and disk.
-enum Stashed {
-    No,
-    /// The remote that was granted the page is still its owner. A copy of the bytes, if there was memory for it.
-    Owned(Option<Bytes>),
-    /// The owner is gone without having written.
-    Orphan,
-}
-
 const ENODATA: i32 = bindings::ENODATA as i32;
 const ENOMEM_STATUS: u16 = bindings::ENOMEM as u16;
 const EIO_STATUS: u16 = bindings::EIO as u16;
@@ -182,35 +173,27 @@ impl Share {
             }
         }
 
-        // The stash is newer than disk and page cache. With an owner recorded, this is a grant repeated to it.
-        let stashed = {
+        let (again, orphan) = {
             let state = self.state.lock();
-            let owned = state
-                .pages
-                .get(&index)
-                .is_some_and(|page| page.owner.is_some());
-            match state.stash.get(&index) {
-                Some(stash) if owned => Stashed::Owned(copy_of(stash)),
-                Some(_) => Stashed::Orphan,
-                None => Stashed::No,
-            }
+            let page = state.pages.get(&index);
+            (
+                page.is_some_and(|page| page.owner == Some(grant.node)),
+                state.is_orphan(index),
+            )
         };
-        match stashed {
-            Stashed::Owned(None) => return Granting::Failed(ENOMEM_STATUS),
-            Stashed::Owned(Some(bytes)) => {
-                self.commit(index, None, todo);
-                let length = if grant.data { self.bytes_in(index) } else { 0 };
-                let bytes = Payload::Bytes(&bytes[..length.min(bytes.len())]);
-                self.send_grant(index, grant, bytes, todo, out);
-                return Granting::Done;
+        if again {
+            self.commit(index, None, todo);
+            self.send_grant(index, grant, Payload::Bytes(&[]), todo, out);
+            return Granting::Done;
+        }
+        if orphan {
+            // The stash is newer than disk and page cache.
+            if context != Context::Grants {
+                return Granting::Later;
             }
-            Stashed::Orphan if context != Context::Grants => return Granting::Later,
-            Stashed::Orphan => {
-                if self.restore(index).is_err() {
-                    return Granting::Failed(EIO_STATUS);
-                }
+            if self.restore(index).is_err() {
+                return Granting::Failed(EIO_STATUS);
             }
-            Stashed::No => {}
         }
 
         // The page is marked as being granted; only now look for a folio. Pairs with the barrier in `at_home`.
@@ -285,8 +268,7 @@ impl Share {
             }
             let mut stash = None;
             if grant.write {
-                // What the disk has refused is clean, and here alone. If the grant is lost it goes out again, and must be the same
-                // bytes: the remote may put the page together from pieces of both.
+                // What the disk has refused is clean, and here alone.
                 if (folio.dirty() || self.has_failed()) && folio.uptodate() {
                     // What is clean is not to fill memory without a limit: it is asked for again.
                     if Stash::is_full() && !folio.dirty() {
@@ -331,10 +313,12 @@ impl Share {
     /// Records the new holder. The folio, if any, is locked. Should the requester have vanished in this moment, the
     /// stash stays behind without an owner, and whoever comes next restores it.
     fn commit(&self, index: u64, stash: Option<RBTreeNode<u64, Stash>>, todo: &mut Todo) {
-        if let Some(stash) = stash {
-            drop(self.state.lock().stash.insert(stash));
-        }
-        self.step(index, Event::Granted, None, todo);
+        let mut state = self.state.lock();
+        // With the holder, and not before: a stash without an owner is put back into the page cache by the next local reader.
+        let old = stash.and_then(|stash| state.stash.insert(stash));
+        state.granted(self.id, index, todo);
+        drop(state);
+        drop(old);
     }
 
     /// Sends a grant. `todo` are the actions that follow from it: a recall among them must not overtake it, or it would kill it.

@@ -550,6 +550,18 @@ impl State {
         directory::overdue(page, &active.tx, header.seq, node)
     }
 
+    /// The step in which a page is granted: its records are there.
+    pub(super) fn granted(&mut self, file: u64, index: u64, todo: &mut Todo) {
+        self.step(
+            file,
+            index,
+            Event::Granted,
+            &mut None,
+            todo,
+            Spare::default(),
+        );
+    }
+
     /// One step of the directory. `spare` is memory for records that may have to be made.
     fn step(
         &mut self,

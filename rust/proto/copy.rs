@@ -102,7 +102,8 @@ pub enum GrantVerdict {
     /// It counts: the state is changed, the request is over. With data, the folio is filled with it.
     Accept,
     /// It answers the request but is of no use: an invalidation overtook it, or it has no data and no copy is here.
-    /// Ask again under a new id, without `HAVE` unless the state is `Shared`.
+    /// Ask again under a new id, without `HAVE` unless the state is `Shared`. If it was for a page to be filled, what
+    /// it has made of the state is kept.
     Retry,
     /// Nobody asked, or the request is over. Drop it.
     Ignore,
@@ -216,8 +217,15 @@ impl Copy {
             // Nobody asks in these states; never let bytes of the origin replace those written here.
             return GrantVerdict::Ignore;
         }
+        if seq <= pending.barrier {
+            return GrantVerdict::Retry;
+        }
         let usable = data || (valid && self.state == State::Shared);
-        if seq <= pending.barrier || !usable {
+        if !usable {
+            if write {
+                // The data came with a grant that was lost. The next Get gives this ownership up, and so has data.
+                *self = Copy::of(State::Invalid, seq);
+            }
             return GrantVerdict::Retry;
         }
         let state = if write {

@@ -399,7 +399,7 @@ pub enum Action {
         request: u64,
     },
     /// Under the folio's lock: read the page if `data`, and if `write` keep its bytes when they are dirty and remove it from the
-    /// page cache; then [`Event::Granted`] or [`Event::GrantFailed`]; then send `Grant`.
+    /// page cache; nothing of this if the node is the page's owner already, whose grant was lost; then [`Event::Granted`] or [`Event::GrantFailed`]; then send `Grant`.
     Grant {
         /// To whom.
         node: Node,
@@ -709,7 +709,8 @@ impl<F: FnMut(Action)> Step<'_, F> {
                     ..
                 } => {
                     // The grant to an owner was lost: the same one again. Another seq would void the one that may
-                    // still arrive, and the Put of what is written under it.
+                    // still arrive, and the Put of what is written under it. Without data, for if that one has arrived the origin has
+                    // none: it would read old bytes from its disk into its page cache, where its own programs find them.
                     let again = owner.is_some();
                     let write = again || want == Want::Write;
                     tx.phase = Phase::Granting;
@@ -724,7 +725,7 @@ impl<F: FnMut(Action)> Step<'_, F> {
                         request,
                         seq: tx.seq,
                         write,
-                        data: again || !upgrade,
+                        data: !again && !upgrade,
                     }
                 }
                 Requester::Local { ticket, .. } => {

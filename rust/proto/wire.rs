@@ -121,7 +121,7 @@ pub enum Kind {
     /// Wants to write; fields as `GetShared`. Flag `HAVE`: the sender's copies are valid, no data needed
     /// (`seq` is 0).
     GetModified = 33,
-    /// Gives page `index`: `seq`, `size` of the file, flag `WRITE` for ownership, flag `DATA` if the page follows.
+    /// Gives page `index`: `seq`, `size` of the file, flag `WRITE` for ownership, flag `DATA` if the page follows: not when the owner on record asks again.
     /// `request` is that of the Get. A `status` other than 0 refuses the page.
     Grant = 34,
     /// Drop the copy of page `index`; `seq` orders it against grants. Answered by `Ack` with the same `request`.

@@ -534,6 +534,7 @@ impl Inode {
                     }
                     GrantVerdict::Retry if matches!(slot.hold, Hold::Fill(_)) => {
                         slot.again = true;
+                        self.set_copy(state, page, copy);
                         again = true;
                     }
                     GrantVerdict::Retry => refused = place.take(),

@@ -138,24 +138,24 @@ def results(count):
 for a in o r; do must $a "$RACE"; done
 must o "put('$DIR/gate', bytes(2)); gate = share('$DIR/gate')"
 must r "gate = remote('$DIR/gate')"
-must o "racers(5, gate, 0.0003, lambda k: os.open('$E/open/race%d' % k, RW | CREAT | EXCL))"
+must o "racers(5, gate, 0.001 * $UNIT, lambda k: os.open('$E/open/race%d' % k, RW | CREAT | EXCL))"
 must r "racers(5, gate, 0, lambda k: remote('$E/open/race%d' % k, RW | CREAT | EXCL))"
-round=0 wrong='' here=0 there=0 late=7
+round=0 wrong='' here=0 there=0 late=2
 while [ $round -lt 30 ] || { [ $round -lt 200 ] && { [ $here -lt 3 ] || [ $there -lt 3 ]; }; }; do
 	round=$((round + 1))
 	[ $((round % 2)) = 0 ] && opener=o || opener=r
 	must $opener "os.pwrite(gate, bytes([$round, $late]), 0)"
 	mine=$(ask o "results(5)") theirs=$(ask r "results(5)")
 	case $mine/$theirs in
-	EEEEW/EEEEE) here=$((here + 1)) late=$((late < 250 ? late + 5 : late)) ;;
-	EEEEE/EEEEW) there=$((there + 1)) late=$((late > 5 ? late - 5 : 0)) ;;
+	EEEEW/EEEEE) here=$((here + 1)) late=$((late < 250 ? late + 1 : late)) ;;
+	EEEEE/EEEEW) there=$((there + 1)) late=$((late > 0 ? late - 1 : 0)) ;;
 	*) wrong+=" $round:$mine/$theirs" ;;
 	esac
 done
 must o "os.pwrite(gate, bytes([255, 0]), 0); [os.wait() for _ in range(5)]"
 must r "[os.wait() for _ in range(5)]; os.close(gate)"
 must o "os.close(gate)"
-note "$round rounds; programs of the origin won $here, of the remote $there; in the end those began $((late * 3 / 10)) ms later"
+note "$round rounds; programs of the origin won $here, of the remote $there; in the end those began $((late * UNIT)) ms later"
 expect_eq "one of 10 programs on two nodes that begin at one moment wins O_EXCL, and all others are told so, in each of $round rounds" "$wrong" ""
 expect "… and either node has won some" [ $here -ge 3 -a $there -ge 3 ]
 check "… the names are there, the user's" o "{os.stat('$E/open/race%d' % k).st_uid for k in range(1, $round + 1)}" "{1000}"

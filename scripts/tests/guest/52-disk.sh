@@ -100,8 +100,29 @@ check "… what is cached is read on" r "os.pread(cold, 10, 0) == warm"
 must o "well()"
 check "… and it is read when the disk is well" r "os.pread(cold, 10, 40 * PAGE) == data(64 * PAGE, 2)[40 * PAGE:40 * PAGE + 10]"
 
+# ---- a grant that is late is asked for again, although it may have arrived. Then the origin must not read the page from its disk: that has
+# old bytes by now, and local programs that wait for the disk would find them in the page cache.
+must o "
+import threading
+put('$m/late', data(PAGE)); late = os.open('$m/late', RW)
+def look():
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))  # it is the first to run when the disk has answered
+    seen.append(os.pread(late, 4, 0))"
+must r "late = os.open('$v/late', RW)"
+for held in 1 0; do
+	must o "os.pwrite(late, b'old$held', 0); os.fsync(late)"
+	[ $held = 0 ] || must r "os.pread(late, 4, 0)"
+	must o "run('dmsetup suspend --nolockfs --noflush vremote-test')"
+	fault 1 delay 100ms
+	check "while answers are late, and the disk stands still, another node writes to a page that it has$([ $held = 1 ] || echo " not")" r "os.pwrite(late, b'new$held', 0)" 4
+	must o "seen = []; reader = threading.Thread(target=look); reader.start(); time.sleep(0.5)"
+	fault 1 heal
+	must o "run('dmsetup resume vremote-test')"
+	check "… a program of the origin sees that" o "reader.join(10) or seen" "[b'new$held']"
+done
+
 leave r s
-must o "os.close(plain); os.close(new); run('vremote export del $m')"
+must o "os.close(late); os.close(plain); os.close(new); run('vremote export del $m')"
 check "all of it is let go: the file system can be unmounted" o "wait(lambda: os.system('umount $m 2>/dev/null') == 0, 20)"
 must o "run('dmsetup remove vremote-test; losetup -d \$(cat $DIR/device)')"
 finish

@@ -40,6 +40,8 @@ pub enum Mutation {
     UpgradeWithoutData,
     /// An owner whose grant was lost gets a new one, with a new seq.
     RegrantWithFreshSeq,
+    /// An owner whose grant was lost gets the page's bytes with the next one, from the origin's disk.
+    RegrantWithData,
     /// A delayed duplicate of an owner's older Get ends its ownership.
     OldGetEndsOwnership,
     /// A write goes on while the page is being written back.
@@ -74,7 +76,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 31] = [
+    pub const ALL: [Mutation; 32] = [
         Mutation::UnitsMixed,
         Mutation::InvalidateNotAwaited,
         Mutation::AcknowledgedNotDropped,
@@ -91,6 +93,7 @@ impl Mutation {
         Mutation::RecallDropsDirty,
         Mutation::UpgradeWithoutData,
         Mutation::RegrantWithFreshSeq,
+        Mutation::RegrantWithData,
         Mutation::OldGetEndsOwnership,
         Mutation::WriteDuringPut,
         Mutation::AskDuringPut,

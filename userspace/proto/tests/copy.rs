@@ -100,7 +100,16 @@ fn an_upgrade_without_data_needs_the_copy() {
         invalid.grant(Some(&pending(0)), REQUEST, 4, true, false, true),
         GrantVerdict::Retry
     );
-    assert_eq!(invalid, Copy::INVALID);
+    // The origin has it as the owner on record, since a grant whose data was lost; the next Get says that it gives that up.
+    assert_eq!(invalid, Copy::of(State::Invalid, 4));
+    assert_eq!(invalid.held(), Some(4));
+    // A grant that an invalidation has overtaken is no ownership.
+    let mut overtaken = Copy::default();
+    assert_eq!(
+        overtaken.grant(Some(&pending(4)), REQUEST, 4, true, false, false),
+        GrantVerdict::Retry
+    );
+    assert_eq!(overtaken, Copy::INVALID);
 }
 
 #[test]

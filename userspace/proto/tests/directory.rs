@@ -388,7 +388,8 @@ fn a_lost_grant_is_given_again_under_its_seq() {
             request,
             seq,
             write: true,
-            data: true,
+            // The origin has none to give: the grant may have arrived, and the page been written.
+            data: false,
         }]
     };
     // The request itself, and a later one of somebody who has given up on it, though only to read.

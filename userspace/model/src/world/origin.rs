@@ -67,6 +67,7 @@ impl<const R: usize, const P: usize> World<R, P> {
                         tx.seq = seq;
                     }
                 }
+                data |= home.page.owner == Some(node) && config.has(Mutation::RegrantWithData);
                 if config.has(Mutation::UpgradeWithoutData) {
                     data &= !self.remotes[node as usize].pages[page].sent.1;
                 }
@@ -192,6 +193,10 @@ impl<const R: usize, const P: usize> World<R, P> {
                         0,
                     );
                     return;
+                }
+                if data && home.page.owner.is_some() {
+                    // The glue would read it into the page cache, where local programs find it.
+                    self.error = Some("the origin reads a page that a remote owns");
                 }
                 let data = data.then_some(home.data);
                 self.origin(config, page, Event::Granted, 0);

@@ -114,6 +114,11 @@ impl LocalFile {
                     share.acquire(index, Want::Read).await?;
                     continue;
                 }
+                if share.is_owned(index) {
+                    // Whoever comes now finds these bytes in the page cache, and asks nobody.
+                    let text = "the origin reads a page from its disk that another node owns";
+                    self.node().world.fail(text.into());
+                }
             }
             let stamp = self.disk.read(self.number, index).await?;
             *folio.bytes_mut() = page_of(stamp);

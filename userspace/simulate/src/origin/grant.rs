@@ -47,12 +47,6 @@ pub struct Grant {
     pub data: bool,
 }
 
-enum Stashed {
-    No,
-    Owned(Bytes),
-    Orphan,
-}
-
 impl Share {
     /// Puts the bytes of a `Put` into the page cache.
     pub async fn install(self: &Rc<Self>, index: u64, todo: &mut Todo) {
@@ -114,32 +108,26 @@ impl Share {
                 active.worker = task;
             }
         }
-        let stashed = {
+        let (again, orphan) = {
             let state = self.state.borrow();
-            let owned = state
-                .pages
-                .get(&index)
-                .is_some_and(|page| page.owner.is_some());
-            match state.stash.get(&index) {
-                Some(stash) if owned => Stashed::Owned(stash.clone()),
-                Some(_) => Stashed::Orphan,
-                None => Stashed::No,
-            }
+            let page = state.pages.get(&index);
+            (
+                page.is_some_and(|page| page.owner == Some(grant.node)),
+                state.is_orphan(index),
+            )
         };
-        match stashed {
-            Stashed::Owned(bytes) => {
-                self.commit(index, None, todo);
-                let length = if grant.data { self.bytes_in(index) } else { 0 };
-                self.send_grant(index, grant, &bytes[..length.min(bytes.len())]);
-                return Granting::Done;
+        if again {
+            self.commit(index, None, todo);
+            self.send_grant(index, grant, &[]);
+            return Granting::Done;
+        }
+        if orphan {
+            if context != Context::Grants {
+                return Granting::Later;
             }
-            Stashed::Orphan if context != Context::Grants => return Granting::Later,
-            Stashed::Orphan => {
-                if self.restore(index).await.is_err() {
-                    return Granting::Failed(Errno::EIO);
-                }
+            if self.restore(index).await.is_err() {
+                return Granting::Failed(Errno::EIO);
             }
-            Stashed::No => {}
         }
 
         for _ in 0..GRANT_TRIES {

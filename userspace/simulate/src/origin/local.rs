@@ -67,6 +67,15 @@ impl Share {
         self.state.borrow().at_home(index, want, task)
     }
 
+    /// Whether a remote is the page's owner.
+    pub fn is_owned(&self, index: u64) -> bool {
+        let state = self.state.borrow();
+        state
+            .pages
+            .get(&index)
+            .is_some_and(|page| page.owner.is_some())
+    }
+
     /// [`Share::at_home`], asked under the folio lock by a task that goes on if so.
     pub fn look(self: &Rc<Self>, index: u64, want: Want) -> bool {
         let at_home = self.at_home(index, want);

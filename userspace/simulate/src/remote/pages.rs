@@ -457,6 +457,7 @@ impl Inode {
                     }
                     GrantVerdict::Retry if matches!(slot.hold, Hold::Fill(_)) => {
                         slot.again = true;
+                        state.set_copy(page, copy);
                         again = true;
                     }
                     GrantVerdict::Retry => refused = place.take(),
