@@ -138,6 +138,8 @@ def results(count):
 for a in o r; do must $a "$RACE"; done
 must o "put('$DIR/gate', bytes(2)); gate = share('$DIR/gate')"
 must r "gate = remote('$DIR/gate')"
+# Milliseconds, of which they begin `late` later.
+UNIT=$((VREMOTE_DEBUG ? 5 : 1))
 must o "racers(5, gate, 0.001 * $UNIT, lambda k: os.open('$E/open/race%d' % k, RW | CREAT | EXCL))"
 must r "racers(5, gate, 0, lambda k: remote('$E/open/race%d' % k, RW | CREAT | EXCL))"
 round=0 wrong='' here=0 there=0 late=2
@@ -147,8 +149,8 @@ while [ $round -lt 30 ] || { [ $round -lt 200 ] && { [ $here -lt 3 ] || [ $there
 	must $opener "os.pwrite(gate, bytes([$round, $late]), 0)"
 	mine=$(ask o "results(5)") theirs=$(ask r "results(5)")
 	case $mine/$theirs in
-	EEEEW/EEEEE) here=$((here + 1)) late=$((late < 250 ? late + 1 : late)) ;;
-	EEEEE/EEEEW) there=$((there + 1)) late=$((late > 0 ? late - 1 : 0)) ;;
+	EEEEW/EEEEE) here=$((here + 1)) late=$((late < 200 ? late + 1 + late / 8 : late)) ;;
+	EEEEE/EEEEW) there=$((there + 1)) late=$((late > 0 ? late - 1 - late / 8 : 0)) ;;
 	*) wrong+=" $round:$mine/$theirs" ;;
 	esac
 done
