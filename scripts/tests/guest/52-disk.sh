@@ -18,17 +18,8 @@ other=3
 agent o 1
 agent r 2
 agent s $other
-must o "run('''set -e; truncate -s 24M $DIR/image; device=\$(losetup --find --show $DIR/image); echo \$device >$DIR/device
-	dmsetup create vremote-test --table \"0 49152 linear \$device 0\"
-	made=/dev/dm-\$(dmsetup info -c --noheadings -o minor vremote-test)
-	mkfs.ext4 -q -O ^has_journal -m 5 -b 4096 \$made; mkdir $m; mount \$made $m''')"
 must o "
-def table(target):
-    run(f'dmsetup suspend --nolockfs --noflush vremote-test && dmsetup load vremote-test --table \"0 49152 {target}\" && dmsetup resume vremote-test')
-def broken():
-    table('error')
-def well():
-    table(f'linear {get(\"$DIR/device\").decode().strip()} 0')
+disk = Disk('$DIR', 24, '-O ^has_journal', '-m 5'); disk.mount('$m')
 put('$m/f', data(64 * PAGE, 1)); put('$m/cold', data(64 * PAGE, 2)); put('$m/full', b''); run('fallocate -l 16M $m/filler; sync')
 plain = os.open('$m/f', RW)
 run('vremote export add --no-root-squash $m')"
@@ -76,9 +67,9 @@ check "… and is there" o "get('$m/new')[8192:8199]" "b'room\\x00\\x00\\x00'"
 
 # ---- the disk fails under what has come home
 check "a page written" r "os.pwrite(a, b'lost', 4096)" 4
-must o "broken()"
+must o "disk.fail()"
 check "the disk fails: fsync says so" r "error_of(os.fsync, a)" EIO
-must o "well()"
+must o "disk.be_well()"
 check "… once" r "error_of(os.fsync, a)" none
 check "… to the other descriptor of that node" r "error_of(os.fsync, b)" EIO
 check "… once" r "error_of(os.fsync, b)" none
@@ -93,17 +84,16 @@ check "… to the disk" o "get('$m/f')[4096:4100]" "b'kept'"
 
 # ---- a page that cannot be read
 must r "warm = os.pread(cold, 10, 0); mapped = mmap.mmap(cold, 64 * PAGE)"
-must o "broken(); drop_caches()"
+must o "disk.fail(); drop_caches()"
 check "a page that the origin cannot read" r "(lambda t: t[0] == 'EIO' and t[1] < 3 or t)(timed(os.pread, cold, 10, 40 * PAGE))"
 check "… a load through a mapping is SIGBUS" r "bounded_end(lambda: mapped[50 * PAGE], 'SIGBUS', 3)"
 check "… what is cached is read on" r "os.pread(cold, 10, 0) == warm"
-must o "well()"
+must o "disk.be_well()"
 check "… and it is read when the disk is well" r "os.pread(cold, 10, 40 * PAGE) == data(64 * PAGE, 2)[40 * PAGE:40 * PAGE + 10]"
 
 # ---- a grant that is late is asked for again, although it may have arrived. Then the origin must not read the page from its disk: that has
 # old bytes by now, and local programs that wait for the disk would find them in the page cache.
 must o "
-import threading
 put('$m/late', data(PAGE)); late = os.open('$m/late', RW)
 def look():
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))  # it is the first to run when the disk has answered
@@ -112,17 +102,17 @@ must r "late = os.open('$v/late', RW)"
 for held in 1 0; do
 	must o "os.pwrite(late, b'old$held', 0); os.fsync(late)"
 	[ $held = 0 ] || must r "os.pread(late, 4, 0)"
-	must o "run('dmsetup suspend --nolockfs --noflush vremote-test')"
+	must o "disk.stand_still()"
 	fault 1 delay 100ms
 	check "while answers are late, and the disk stands still, another node writes to a page that it has$([ $held = 1 ] || echo " not")" r "os.pwrite(late, b'new$held', 0)" 4
 	must o "seen = []; reader = threading.Thread(target=look); reader.start(); time.sleep(0.5)"
 	fault 1 heal
-	must o "run('dmsetup resume vremote-test')"
+	must o "disk.go_on()"
 	check "… a program of the origin sees that" o "reader.join(10) or seen" "[b'new$held']"
 done
 
 leave r s
 must o "os.close(late); os.close(plain); os.close(new); run('vremote export del $m')"
 check "all of it is let go: the file system can be unmounted" o "wait(lambda: os.system('umount $m 2>/dev/null') == 0, 20)"
-must o "run('dmsetup remove vremote-test; losetup -d \$(cat $DIR/device)')"
+must o "disk.remove()"
 finish

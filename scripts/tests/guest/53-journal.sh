@@ -18,13 +18,8 @@ other=3
 agent o 1
 agent r 2
 agent s $other
-must o "run('''set -e; truncate -s 48M $DIR/image; device=\$(losetup --find --show $DIR/image); echo \$device >$DIR/device
-	dmsetup create vremote-journal --table \"0 98304 linear \$device 0\"
-	made=/dev/dm-\$(dmsetup info -c --noheadings -o minor vremote-journal); echo \$made >$DIR/made
-	mkfs.ext4 -q -b 4096 -J size=8 \$made; mkdir $m; mount \$made $m''')"
 must o "
-def table(target):
-    run(f'dmsetup suspend --nolockfs --noflush vremote-journal && dmsetup load vremote-journal --table \"0 98304 {target}\" && dmsetup resume vremote-journal')
+disk = Disk('$DIR', 48, '-J size=8'); disk.mount('$m')
 put('$m/f', data(64 * PAGE, 1)); put('$m/own', data(64 * PAGE, 2)); run('sync')
 plain = os.open('$m/f', RW); own = os.open('$m/own', RW)
 run('vremote export add --no-root-squash $m')"
@@ -33,7 +28,7 @@ must s "c = os.open('$v/f', RW)"
 
 # ---- the disk fails under what a remote has written, and what a program of the origin appends then ends the journal
 must r "os.pwrite(a, b'lost', PAGE)"
-must o "table('error')"
+must o "disk.fail()"
 note "a program of the origin, of a file of its own: $(ask o "(error_of(os.pwrite, own, b'end', 64 * PAGE), [error_of(os.fsync, own) for _ in range(3)])")"
 expect "the journal is ended" eventually 10 sh_on 1 'dmesg | grep -q "Aborting journal on device dm-"'
 check_in "fsync of what a remote had written, when the disk has failed" r "error_of(os.fsync, a)" "EIO EROFS"
@@ -57,10 +52,10 @@ check "every call has ended in time" r "timed(os.fsync, a)[1] < $((VREMOTE_DEBUG
 
 # The disk is well: the file system is mounted anew, its journal replayed.
 leave r s
-must o "[os.close(fd) for fd in (plain, own)]; run('vremote export del $m'); table(f'linear {get(\"$DIR/device\").decode().strip()} 0')"
+must o "[os.close(fd) for fd in (plain, own)]; run('vremote export del $m'); disk.be_well()"
 check "all of it is let go: the file system can be unmounted" o "wait(lambda: os.system('umount $m 2>/dev/null') == 0, 20)"
-check "its check can mend it by itself" o "run('e2fsck -fp \$(cat $DIR/made) >/dev/null 2>&1; [ \$? -le 1 ]')" ''
-must o "run('mount \$(cat $DIR/made) $m; vremote export add --no-root-squash $m')"
+check "its check can mend it by itself" o "run(f'e2fsck -fp {disk.device} >/dev/null 2>&1; [ \$? -le 1 ]')" ''
+must o "disk.mount('$m'); run('vremote export add --no-root-squash $m')"
 agent r 2
 check "what fsync had confirmed is there" r "wait(lambda: exists('$v/f'), 30) and get('$v/f')[8 * PAGE:8 * PAGE + 6]" "b'synced'"
 check "… and it is written again" r "globals().update(a=os.open('$v/f', RW)) or os.pwrite(a, b'again', 0) and os.fsync(a)" ok
@@ -68,5 +63,5 @@ check "… which the origin sees" o "get('$m/f')[:5]" "b'again'"
 leave r
 must o "run('vremote export del $m')"
 check "let go again" o "wait(lambda: os.system('umount $m 2>/dev/null') == 0, 20)"
-must o "run('dmsetup remove vremote-journal; losetup -d \$(cat $DIR/device)')"
+must o "disk.remove()"
 finish

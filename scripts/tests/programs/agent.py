@@ -98,6 +98,46 @@ def exists(path):
     return os.path.lexists(path)
 
 
+class Disk:
+    """A disk of this node that a test can make fail and stand still: a device in front of a file `image` in a directory, with an ext4."""
+
+    def __init__(self, directory, mebibytes, *options):
+        self.name, self.sectors = "vremote-" + os.path.basename(directory), mebibytes * 2048
+        image = directory + "/image"
+        put(image, b"")
+        os.truncate(image, mebibytes << 20)
+        self.loop = run(f"losetup --find --show {image}")
+        run(f"dmsetup create {self.name} --table '0 {self.sectors} linear {self.loop} 0'")
+        self.device = "/dev/dm-" + run(f"dmsetup info -c --noheadings -o minor {self.name}")
+        run(f"mkfs.ext4 -q -b {PAGE} {' '.join(options)} {self.device}")
+
+    def mount(self, at):
+        os.makedirs(at, exist_ok=True)
+        run(f"mount {self.device} {at}")
+
+    def _is_now(self, target):
+        self.stand_still()
+        run(f"dmsetup load {self.name} --table '0 {self.sectors} {target}'")
+        self.go_on()
+
+    def fail(self):
+        """All reads and writes are errors."""
+        self._is_now("error")
+
+    def be_well(self):
+        self._is_now(f"linear {self.loop} 0")
+
+    def stand_still(self):
+        """Reads and writes wait."""
+        run(f"dmsetup suspend --nolockfs --noflush {self.name}")
+
+    def go_on(self):
+        run(f"dmsetup resume {self.name}")
+
+    def remove(self):
+        run(f"dmsetup remove {self.name} && losetup -d {self.loop}")
+
+
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
