@@ -14,7 +14,7 @@ use kernel::{
 use super::{
     drain,
     pages::{Context, Outbox, Todo},
-    share::{Bytes, Incoming, Share, Stash},
+    share::{Incoming, Share, Stash},
 };
 use crate::bindings;
 use crate::folio::{Folio, Locked};
@@ -61,12 +61,6 @@ fn stash_of(index: u64, folio: &Locked) -> Result<RBTreeNode<u64, Stash>> {
     RBTreeNode::new(index, Stash::new(copy, folio.dirty()), GFP_KERNEL)
 }
 
-fn copy_of(bytes: &[u8]) -> Option<Bytes> {
-    let mut copy = KVVec::with_capacity(bytes.len(), GFP_NOWAIT).ok()?;
-    copy.extend_from_slice(bytes, GFP_NOWAIT).ok()?;
-    Some(copy)
-}
-
 impl Share {
     /// Starts reading the pages that are about to be granted, so that the disk sees one request and not one a page.
     pub(super) fn read_ahead(&self, batch: &[Option<(u64, Action)>]) {
@@ -82,7 +76,8 @@ impl Share {
         };
         for (index, action) in batch.iter().flatten() {
             let reads = matches!(action, Action::Grant { data: true, .. })
-                && index * (PAGE_BYTES as u64) < size;
+                && index * (PAGE_BYTES as u64) < size
+                && !self.state.lock().is_orphan(*index);
             // SAFETY: The mapping lives as long as the file.
             if !reads || unsafe { Folio::find(self.mapping, *index) }.is_some() {
                 continue;
@@ -145,7 +140,8 @@ impl Share {
         self.step(index, Event::Installed { status }, None, todo);
     }
 
-    /// Gives the page to a remote: copies it, removes it if it is to be written there, records the holder, sends.
+    /// Gives the page to a remote: copies it, removes it if it is to be written there, records the holder, sends. Before it waits for anything, what
+    /// was granted before leaves: it must not wait as well, and be overtaken by recalls.
     pub(super) fn grant(
         self: &Arc<Self>,
         index: u64,
@@ -182,6 +178,10 @@ impl Share {
             )
         };
         if again {
+            // The grant may still lie with those that the work item has not sent: this one must not overtake it.
+            if context != Context::Grants {
+                return Granting::Later;
+            }
             self.commit(index, None, todo);
             self.send_grant(index, grant, Payload::Bytes(&[]), todo, out);
             return Granting::Done;
@@ -191,8 +191,11 @@ impl Share {
             if context != Context::Grants {
                 return Granting::Later;
             }
-            if self.restore(index).is_err() {
-                return Granting::Failed(EIO_STATUS);
+            out.flush();
+            match self.restore(index) {
+                Ok(()) => {}
+                Err(error) if error == ENOMEM => return Granting::Failed(ENOMEM_STATUS),
+                Err(_) => return Granting::Failed(EIO_STATUS),
             }
         }
 
@@ -209,14 +212,22 @@ impl Share {
                     return Granting::Done;
                 }
                 None if context != Context::Grants => return Granting::Later,
-                None => match self.read(index) {
-                    Ok(folio) => folio,
-                    Err(error) => return Granting::Failed(error.to_errno().unsigned_abs() as u16),
-                },
+                None => {
+                    out.flush();
+                    match self.read(index) {
+                        Ok(folio) => folio,
+                        Err(error) => {
+                            return Granting::Failed(error.to_errno().unsigned_abs() as u16)
+                        }
+                    }
+                }
             };
             let folio = match (context, folio.trylock()) {
                 (_, Ok(locked)) => locked,
-                (Context::Grants, Err(folio)) => folio.lock(),
+                (Context::Grants, Err(folio)) => {
+                    out.flush();
+                    folio.lock()
+                }
                 (_, Err(_)) => return Granting::Later,
             };
             if !folio.is_in(self.mapping) {
@@ -227,6 +238,7 @@ impl Share {
                     return Granting::Later;
                 }
                 drop(folio);
+                out.flush();
                 match self.read(index) {
                     Ok(_) => continue,
                     Err(error) => return Granting::Failed(error.to_errno().unsigned_abs() as u16),
@@ -237,6 +249,7 @@ impl Share {
                 return Granting::Later;
             }
             if grant.write && folio.under_writeback() {
+                out.flush();
                 folio.wait_writeback();
             }
             if mapped {
@@ -244,15 +257,14 @@ impl Share {
                 // SAFETY: The mapping is alive; we may sleep; the folio lock keeps the page from being mapped again.
                 unsafe { bindings::unmap_mapping_pages(self.mapping, index as usize, 1, false) };
             }
-            // Through a mapping a device could be given it until now.
-            if grant.write && folio.pinned() {
+            // Through a mapping a device could be given it until now: it may write to it, and nobody would be told.
+            if folio.pinned() {
                 return Granting::Failed(EBUSY_STATUS);
             }
             // A statement of its own: the lock must not be held while the page is written.
             let pulled = self.state.lock().pulls != 0;
             if grant.write && (pulled || Stash::is_full()) && folio.dirty() {
                 drop(folio);
-                // What was granted before must not wait for the disk, and be overtaken by recalls.
                 out.flush();
                 self.write_out(index, index);
                 continue;
@@ -368,20 +380,25 @@ impl Share {
     /// `ENOMEM`, or what the file system said; the stash then stays.
     pub(super) fn restore(&self, index: u64) -> Result {
         let _one = self.restoring.lock();
-        let (bytes, dirty) = {
+        if !self.state.lock().is_orphan(index) {
+            return Ok(());
+        }
+        let mut bytes = KVVec::zeroed(PAGE_BYTES, GFP_KERNEL)?;
+        let dirty = {
             let mut state = self.state.lock();
             if !state.is_orphan(index) {
                 return Ok(());
             }
+            let Some(stash) = state.stash.get(&index) else {
+                return Ok(());
+            };
+            bytes.copy_from_slice(stash);
+            let dirty = stash.dirty;
             state.restorer = super::task();
-            let stash = state.stash.get(&index);
-            (
-                stash.and_then(|stash| copy_of(stash)),
-                stash.is_some_and(|stash| stash.dirty),
-            )
+            dirty
         };
         // SAFETY: The file is open and the bytes are ours; we hold no spinlock and no folio lock.
-        let status = bytes.map_or(-(bindings::ENOMEM as i32), |bytes| unsafe {
+        let status = unsafe {
             bindings::vremote_origin_install(
                 self.file.as_ptr(),
                 index as usize,
@@ -389,7 +406,7 @@ impl Share {
                 bytes.len(),
                 dirty,
             )
-        });
+        };
         // There was no room for it before either, and whoever wrote it was told.
         let refused =
             !dirty && (status == ENOSPC.to_errno() || status == -(bindings::EDQUOT as i32));

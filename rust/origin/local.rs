@@ -298,15 +298,21 @@ impl State {
     /// See [`Share::at_home`].
     fn at_home(&self, index: u64, want: Want, task: usize) -> bool {
         let active = self.active.get(&index);
-        if active.is_some_and(|active| active.worker == task) || self.restorer == task {
+        let none = None;
+        let tx = active.map_or(&none, |active| &active.tx);
+        let installing = tx.as_ref().is_some_and(|tx| tx.phase == Phase::Installing);
+        let worker = active.is_some_and(|active| active.worker == task);
+        if (worker && installing) || self.restorer == task {
             return true;
         }
+        // Neither is it for who grants the page: until the stash is put back, what is on disk is old.
         if self.stash.get(&index).is_some() {
             return false;
         }
+        if worker {
+            return true;
+        }
         let page = self.pages.get(&index).copied().unwrap_or_default();
-        let none = None;
-        let tx = active.map_or(&none, |active| &active.tx);
         match want {
             Want::Read => directory::home_may_read(&page, tx),
             Want::Write => directory::home_may_write(&page, tx),

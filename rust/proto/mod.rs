@@ -14,6 +14,7 @@
 //! | [`nodes`] | a set of nodes |
 //! | [`directory`] | one page at its origin: `(state, event) -> (state, actions)` |
 //! | [`copy`] | one page at a remote: `(state, message) -> (state, verdict)` |
+//! | [`size`] | a file's size at a remote |
 //! | [`reliable`] | round-trip times, retransmission, duplicate suppression, reassembly |
 //! | [`secure`] | handshake, sessions and envelope of what only the two nodes of a pair can read |
 
@@ -28,4 +29,5 @@ pub mod limits;
 pub mod nodes;
 pub mod reliable;
 pub mod secure;
+pub mod size;
 pub mod wire;

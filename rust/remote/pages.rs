@@ -529,7 +529,7 @@ impl Inode {
                         self.set_copy(state, page, copy);
                         if data {
                             let end = page * PAGE_BYTES as u64 + u64::from(header.length);
-                            self.reaches(state, end);
+                            self.reaches(state, page, end);
                         }
                     }
                     GrantVerdict::Retry if matches!(slot.hold, Hold::Fill(_)) => {
@@ -635,7 +635,7 @@ impl Inode {
         let mut refusal = None;
         let mut again = false;
         loop {
-            self.settle(page)?;
+            self.settle(page, end)?;
             let seen = self.changes.seen();
             // SAFETY: The caller keeps the inode.
             let folio = unsafe { Locked::create(self.mapping(), page) }?;
@@ -672,12 +672,15 @@ impl Inode {
         }
     }
 
-    /// Waits until no request for the page is in flight. Sleeps; `EINTR`: killed.
-    fn settle(&self, page: u64) -> Result {
+    /// Waits until no request for the page is in flight, but not beyond `end` ([`net::now_us`]). Sleeps; `EINTR`: killed, `ETIMEDOUT`.
+    fn settle(&self, page: u64, end: u64) -> Result {
         loop {
             let seen = self.changes.seen();
             if !self.state.lock().in_flight(page) {
                 return Ok(());
+            }
+            if net::now_us() > end {
+                return Err(ETIMEDOUT);
             }
             self.changes.wait(seen, net::timeout_us(), Wait::Killable)?;
         }

@@ -43,6 +43,7 @@ use crate::net::{self, exchange, peer::Peer};
 use crate::proto::{
     copy::{Copy, State as CopyState},
     limits::{HELLO_HURRY_US, PAGE_BYTES},
+    size::Size,
     wire::{Attributes, Header, Kind},
 };
 use crate::wait::{Changes, Wait};
@@ -110,9 +111,7 @@ pub(super) struct State {
     pub(super) writers: u32,
     /// The errors of the origin's disk that this node has been told of, as the origin counts them.
     pub(super) errors: u32,
-    /// The origin's decision that [`State::size`] comes from.
-    size_seq: u64,
-    size: u64,
+    size: Size,
     /// Gets in flight.
     pub(super) gets: KVec<Request>,
     /// `Put`s in flight.
@@ -166,7 +165,7 @@ impl State {
 
     /// Size of the file as far as known here.
     pub(super) fn size(&self) -> u64 {
-        self.size
+        self.size.bytes()
     }
 }
 
@@ -329,8 +328,7 @@ impl Inode {
                     readers: 0,
                     writers: 0,
                     errors: 0,
-                    size_seq: 0,
-                    size: 0,
+                    size: Size::default(),
                     gets: KVec::new(),
                     puts: KVec::new(),
                     confirmed: 0,
@@ -481,7 +479,7 @@ impl Inode {
 
     /// Size of the file as far as known here.
     pub(super) fn size(&self) -> u64 {
-        self.state.lock().size
+        self.state.lock().size()
     }
 
     /// The file id while this node has the file open, else 0: by it the origin knows the file, whatever its path has become.
@@ -522,22 +520,22 @@ impl Inode {
     pub(super) fn learn_size(&self, seq: u64, size: u64) {
         let mut state = self.state.lock();
         // A file that the origin does not share has no counter; then no descriptor here depends on the order either.
-        if seq > state.size_seq || (seq == 0 && state.readers == 0 && state.writers == 0) {
-            state.size_seq = state.size_seq.max(seq);
-            self.put_size(&mut state, size);
-        }
+        let unordered = state.readers == 0 && state.writers == 0;
+        let holds = |page| self.copy(page).state != CopyState::Invalid;
+        state.size.learn(seq, size, unordered, holds);
+        self.show_size(&state);
     }
 
-    /// The file goes on to here at least: a page with its bytes was granted, which whoever cuts them off takes away again first. An answer
-    /// that the origin decided on after the grant, but gave before the file grew to that, may say less. Under the state's lock.
-    pub(super) fn reaches(&self, state: &mut State, end: u64) {
-        if end > state.size {
-            self.put_size(state, end);
-        }
+    /// A page was granted with its bytes, which end here ([`Size::reaches`]). Under the state's lock.
+    pub(super) fn reaches(&self, state: &mut State, page: u64, end: u64) {
+        let holds = |page| self.copy(page).state != CopyState::Invalid;
+        state.size.reaches(page, end, holds);
+        self.show_size(state);
     }
 
-    fn put_size(&self, state: &mut State, size: u64) {
-        state.size = size;
+    /// Under the state's lock.
+    fn show_size(&self, state: &State) {
+        let size = state.size();
         let raw = self.raw();
         if raw.is_null() {
             return;
@@ -676,7 +674,7 @@ impl Inode {
             let mut state = self.state.lock();
             state.file = file;
             state.session = session;
-            state.size_seq = 0;
+            state.size.restart();
             // Descriptors of an earlier session may still be open, but an origin that started anew has counted from 0 since: what was
             // known of it before could be taken for an error that nobody here has been told of.
             state.errors = errors;
@@ -915,7 +913,7 @@ pub(super) fn status(out: &mut dyn Write) -> core::fmt::Result {
             (
                 state.readers,
                 state.writers,
-                state.size,
+                state.size(),
                 state.gets.len(),
                 state.puts.len(),
             )

@@ -452,7 +452,7 @@ impl Inode {
                         state.set_copy(page, copy);
                         if data {
                             let end = page * PAGE_BYTES as u64 + u64::from(header.length);
-                            state.reaches(end);
+                            state.reaches(page, end);
                         }
                     }
                     GrantVerdict::Retry if matches!(slot.hold, Hold::Fill(_)) => {

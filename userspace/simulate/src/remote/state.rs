@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use vremote_proto::{
     copy::{Copy, State as CopyState},
     limits::{HELLO_HURRY_US, PAGE_BYTES},
+    size::Size,
     wire::Header,
 };
 
@@ -44,8 +45,7 @@ pub struct State {
     pub writers: u32,
     /// The errors of the origin's disk that this node has been told of.
     pub errors: Cursor,
-    size_seq: u64,
-    size: u64,
+    size: Size,
     words: BTreeMap<u64, u64>,
     /// Gets in flight.
     pub gets: Vec<Request>,
@@ -82,14 +82,21 @@ impl State {
         self.usable().map(|_| self.lives)
     }
 
-    /// The file goes on to here at least: a page with its bytes was granted.
-    pub fn reaches(&mut self, end: u64) {
-        self.size = self.size.max(end);
+    /// A page was granted with its bytes, which end here ([`Size::reaches`]).
+    pub fn reaches(&mut self, page: u64, end: u64) {
+        let words = &self.words;
+        self.size
+            .reaches(page, end, |page| State::holds(words, page));
+    }
+
+    fn holds(words: &BTreeMap<u64, u64>, page: u64) -> bool {
+        let copy = Copy::from_word(words.get(&page).copied().unwrap_or_default());
+        copy.state != CopyState::Invalid
     }
 
     /// Size of the file as far as known here.
     pub fn size(&self) -> u64 {
-        self.size
+        self.size.bytes()
     }
 
     /// State and grant of a page.
@@ -147,8 +154,7 @@ impl Inode {
                 readers: 0,
                 writers: 0,
                 errors: 0,
-                size_seq: 0,
-                size: 0,
+                size: Size::default(),
                 words: BTreeMap::new(),
                 gets: Vec::new(),
                 puts: Vec::new(),
@@ -197,7 +203,7 @@ impl Inode {
 
     /// Size of the file as far as known here.
     pub fn size(&self) -> u64 {
-        self.state.borrow().size
+        self.state.borrow().size()
     }
 
     /// Which life of the file id it is; for descriptors, which are of one life.
@@ -233,10 +239,14 @@ impl Inode {
     pub fn learn_size(&self, seq: u64, size: u64) {
         let any = self.node().world.has(Bug::SizeOfAnyAge);
         let mut state = self.state.borrow_mut();
-        if seq > state.size_seq || any || (seq == 0 && state.readers == 0 && state.writers == 0) {
-            state.size_seq = state.size_seq.max(seq);
-            state.size = size;
+        if any {
+            state.size.restart();
         }
+        let unordered = state.readers == 0 && state.writers == 0;
+        let State {
+            size: known, words, ..
+        } = &mut *state;
+        known.learn(seq, size, unordered, |page| State::holds(words, page));
     }
 
     /// Lets the work item run.
@@ -309,7 +319,7 @@ impl Inode {
             let mut state = self.state.borrow_mut();
             state.file = file;
             state.session = session;
-            state.size_seq = 0;
+            state.size.restart();
             if !self.node().world.has(Bug::ErrorsOfOldSession) {
                 // Descriptors of an earlier session may still be open, and the origin has counted anew since.
                 state.errors = errors;
