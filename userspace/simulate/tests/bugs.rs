@@ -45,7 +45,7 @@ fn profile(bug: Bug) -> Profile {
 /// The first schedule: shortly before one that finds it, for those that few do.
 fn first(bug: Bug) -> u64 {
     match bug {
-        Bug::LeaseFromAnswer => 100,
+        Bug::LeaseFromAnswer => 1200,
         Bug::ErrorsOfOldSession => 300,
         Bug::SizeOfAnyAge => 400,
         _ => 0,
