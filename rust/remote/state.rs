@@ -521,15 +521,15 @@ impl Inode {
         let mut state = self.state.lock();
         // A file that the origin does not share has no counter; then no descriptor here depends on the order either.
         let unordered = state.readers == 0 && state.writers == 0;
-        let holds = |page| self.copy(page).state != CopyState::Invalid;
-        state.size.learn(seq, size, unordered, holds);
+        state
+            .size
+            .learn(seq, size, unordered, |page| self.copy(page));
         self.show_size(&state);
     }
 
     /// A page was granted with its bytes, which end here ([`Size::reaches`]). Under the state's lock.
     pub(super) fn reaches(&self, state: &mut State, page: u64, end: u64) {
-        let holds = |page| self.copy(page).state != CopyState::Invalid;
-        state.size.reaches(page, end, holds);
+        state.size.reaches(page, end, |page| self.copy(page));
         self.show_size(state);
     }
 

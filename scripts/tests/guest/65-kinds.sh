@@ -30,6 +30,22 @@ agent s $other
 must o "put('$DIR/locked', bytes(PAGE)); run('vremote export add --no-root-squash $DIR')"
 must r "wait(lambda: exists('$v/locked'), 30)"
 
+# The origin cuts off a page that a node has written to. That the page has come home may be confirmed after an answer with the new size.
+must o "put('$DIR/cut', bytes(PAGE)); cut = os.open('$DIR/cut', RW)"
+must r "wait(lambda: exists('$v/cut'), 30); cut = os.open('$v/cut', RW)"
+fault 1 kind Reply delay 40ms 40ms
+old=0
+for ((n = 0; n < 20; n++)); do
+	must o "os.pwrite(cut, b'x' * 100, PAGE)"
+	must r "size(cut) == PAGE + 100 and os.pwrite(cut, b'y', PAGE + 4)"
+	must o "os.ftruncate(cut, PAGE)"
+	[ "$(ask r 'size(cut)')" = 4096 ] || old=$((old + 1))
+done
+fault 1 heal
+expect_eq "a file that was cut is as short at a node whose page was cut off" "$old" 0
+must r "os.close(cut)"
+must o "os.close(cut); os.unlink('$DIR/cut')"
+
 # Both nodes make names and take them away, each its own, so that a change that is lost or made twice is an error; and both count in a file
 # under a lock that they wait for.
 for who in r s; do

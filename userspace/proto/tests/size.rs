@@ -3,14 +3,27 @@
 //! A file's size at a remote: the newest answer counts, but never makes the file shorter than a page that is held.
 
 use proptest::prelude::*;
-use vremote_proto::size::Size;
+use vremote_proto::{
+    copy::{Copy, State},
+    size::Size,
+};
 
-fn held(_: u64) -> bool {
-    true
+fn held(_: u64) -> Copy {
+    Copy::of(State::Modified, 1)
 }
 
-fn gone(_: u64) -> bool {
-    false
+fn gone(_: u64) -> Copy {
+    Copy::INVALID
+}
+
+/// Written home, and a copy to read stays: before it is cut off, the origin asks for that copy.
+fn stays(_: u64) -> Copy {
+    Copy::of(State::WritingBack { keep: true }, 1)
+}
+
+/// Asked back by the origin, and not known to have arrived there.
+fn on_its_way(_: u64) -> Copy {
+    Copy::of(State::WritingBack { keep: false }, 1)
 }
 
 #[test]
@@ -56,6 +69,19 @@ fn a_page_that_is_held_keeps_its_bytes() {
 }
 
 #[test]
+fn a_page_on_its_way_home_keeps_nothing() {
+    let mut size = Size::default();
+    size.reaches(0, 200, gone);
+    size.learn(9, 200, false, stays);
+    assert_eq!(size.bytes(), 200);
+    size.learn(10, 100, false, stays);
+    assert_eq!(size.bytes(), 200);
+    // The origin has asked for the page because the file is cut; that the page has arrived is confirmed after this answer.
+    size.learn(11, 100, false, on_its_way);
+    assert_eq!(size.bytes(), 100);
+}
+
+#[test]
 fn the_furthest_page_that_is_held_counts() {
     let mut size = Size::default();
     size.reaches(3, 4 * 4096, gone);
@@ -92,6 +118,10 @@ enum Step {
     Cut(u8),
     /// The page is asked for: the seq is taken.
     Ask,
+    /// The page, if held, is asked back, and its bytes leave for the origin, which takes them before anything else.
+    Recall,
+    /// That they have arrived is confirmed.
+    Confirm,
     /// … and granted.
     Grant,
     /// An answer is written.
@@ -105,6 +135,8 @@ fn step() -> impl Strategy<Value = Step> {
         (1..200u64).prop_map(Step::Append),
         any::<u8>().prop_map(Step::Cut),
         Just(Step::Ask),
+        Just(Step::Recall),
+        Just(Step::Confirm),
         Just(Step::Grant),
         Just(Step::Answer),
         (0..4usize).prop_map(Step::Arrive),
@@ -112,22 +144,24 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whoever holds the last page knows all of the bytes that it was granted with.
+    /// Whoever holds the last page knows all of the bytes that it was granted with; and the answer that looked last is right.
     #[test]
     fn no_answer_hides_bytes_of_a_page_that_is_held(steps in prop::collection::vec(step(), 1..200)) {
         let (mut file, mut next) = (100u64, 1u64);
-        let (mut asked, mut granted) = (None, None);
+        let mut asked = None;
+        let mut granted = 0;
+        let mut copy = Copy::INVALID;
         let mut answers: Vec<(u64, u64)> = Vec::new();
         let mut size = Size::default();
         for step in steps {
             match step {
                 // An append to a page that is held takes it away.
                 Step::Append(bytes) => {
-                    granted = None;
+                    recall(&mut copy);
                     file = (file + bytes).min(4096);
                 }
                 Step::Cut(part) => {
-                    granted = None;
+                    recall(&mut copy);
                     asked = None;
                     file = file * u64::from(part) / 256;
                 }
@@ -135,12 +169,15 @@ proptest! {
                     asked.get_or_insert(next);
                     next += 1;
                 }
+                Step::Recall => recall(&mut copy),
+                Step::Confirm => copy.put_done(),
                 Step::Grant => {
-                    if let Some(seq) = asked.take() {
-                        let holds = granted.is_some();
-                        size.reaches(0, file, |_| holds);
-                        granted = Some(file);
-                        size.learn(seq, file, false, |_| true);
+                    // While a `Put` is in flight nobody asks.
+                    if let Some(seq) = asked.take().filter(|_| copy.held().is_some()) {
+                        size.reaches(0, file, |_| copy);
+                        granted = file;
+                        copy = Copy::of(State::Modified, seq);
+                        size.learn(seq, file, false, |_| copy);
                     }
                 }
                 Step::Answer => {
@@ -150,13 +187,22 @@ proptest! {
                 Step::Arrive(at) => {
                     if at < answers.len() {
                         let (seq, bytes) = answers.remove(at);
-                        size.learn(seq, bytes, false, |_| granted.is_some());
+                        size.learn(seq, bytes, false, |_| copy);
                     }
                 }
             }
-            if let Some(bytes) = granted {
-                prop_assert!(size.bytes() >= bytes);
+            if copy.may_read() {
+                prop_assert!(size.bytes() >= granted);
             }
+            // As of now.
+            let mut present = size;
+            present.learn(next, file, false, |_| copy);
+            prop_assert_eq!(present.bytes(), file);
         }
     }
+}
+
+/// The page is asked back, and was written.
+fn recall(copy: &mut Copy) {
+    let _ = copy.recall(None, u64::MAX >> 4, false, true);
 }

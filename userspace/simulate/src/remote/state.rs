@@ -86,12 +86,11 @@ impl State {
     pub fn reaches(&mut self, page: u64, end: u64) {
         let words = &self.words;
         self.size
-            .reaches(page, end, |page| State::holds(words, page));
+            .reaches(page, end, |page| State::copy_in(words, page));
     }
 
-    fn holds(words: &BTreeMap<u64, u64>, page: u64) -> bool {
-        let copy = Copy::from_word(words.get(&page).copied().unwrap_or_default());
-        copy.state != CopyState::Invalid
+    fn copy_in(words: &BTreeMap<u64, u64>, page: u64) -> Copy {
+        Copy::from_word(words.get(&page).copied().unwrap_or_default())
     }
 
     /// Size of the file as far as known here.
@@ -101,7 +100,7 @@ impl State {
 
     /// State and grant of a page.
     pub fn copy(&self, page: u64) -> Copy {
-        Copy::from_word(self.words.get(&page).copied().unwrap_or_default())
+        State::copy_in(&self.words, page)
     }
 
     /// Sets it.
@@ -246,7 +245,7 @@ impl Inode {
         let State {
             size: known, words, ..
         } = &mut *state;
-        known.learn(seq, size, unordered, |page| State::holds(words, page));
+        known.learn(seq, size, unordered, |page| State::copy_in(words, page));
     }
 
     /// Lets the work item run.
