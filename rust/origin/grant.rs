@@ -169,20 +169,22 @@ impl Share {
             }
         }
 
-        let (again, orphan) = {
+        let (again, orphan, unsent) = {
             let state = self.state.lock();
             let page = state.pages.get(&index);
             (
                 page.is_some_and(|page| page.owner == Some(grant.node)),
                 state.is_orphan(index),
+                state.unsent,
             )
         };
         if again {
-            // The grant may still lie with those that the work item has not sent: this one must not overtake it.
-            if context != Context::Grants {
-                return Granting::Later;
+            // This one must not overtake the first, which the work item is about to send. It is not left to that, which may go on to wait for
+            // the disk: meanwhile the owner could not even write the page home.
+            if context != Context::Grants && unsent {
+                return Granting::Failed(EAGAIN_STATUS);
             }
-            self.commit(index, None, todo);
+            self.commit(index, None, context, todo);
             self.send_grant(index, grant, Payload::Bytes(&[]), todo, out);
             return Granting::Done;
         }
@@ -191,7 +193,7 @@ impl Share {
             if context != Context::Grants {
                 return Granting::Later;
             }
-            out.flush();
+            self.flush(out);
             match self.restore(index) {
                 Ok(()) => {}
                 Err(error) if error == ENOMEM => return Granting::Failed(ENOMEM_STATUS),
@@ -207,13 +209,13 @@ impl Share {
             let folio = match found {
                 Some(folio) => folio,
                 None if !grant.data => {
-                    self.commit(index, None, todo);
+                    self.commit(index, None, context, todo);
                     self.send_grant(index, grant, Payload::Bytes(&[]), todo, out);
                     return Granting::Done;
                 }
                 None if context != Context::Grants => return Granting::Later,
                 None => {
-                    out.flush();
+                    self.flush(out);
                     match self.read(index) {
                         Ok(folio) => folio,
                         Err(error) => {
@@ -225,7 +227,7 @@ impl Share {
             let folio = match (context, folio.trylock()) {
                 (_, Ok(locked)) => locked,
                 (Context::Grants, Err(folio)) => {
-                    out.flush();
+                    self.flush(out);
                     folio.lock()
                 }
                 (_, Err(_)) => return Granting::Later,
@@ -238,7 +240,7 @@ impl Share {
                     return Granting::Later;
                 }
                 drop(folio);
-                out.flush();
+                self.flush(out);
                 match self.read(index) {
                     Ok(_) => continue,
                     Err(error) => return Granting::Failed(error.to_errno().unsigned_abs() as u16),
@@ -249,7 +251,7 @@ impl Share {
                 return Granting::Later;
             }
             if grant.write && folio.under_writeback() {
-                out.flush();
+                self.flush(out);
                 folio.wait_writeback();
             }
             if mapped {
@@ -265,7 +267,7 @@ impl Share {
             let pulled = self.state.lock().pulls != 0;
             if grant.write && (pulled || Stash::is_full()) && folio.dirty() {
                 drop(folio);
-                out.flush();
+                self.flush(out);
                 self.write_out(index, index);
                 continue;
             }
@@ -294,7 +296,7 @@ impl Share {
                 }
                 folio.remove(self.mapping);
             }
-            self.commit(index, stash, todo);
+            self.commit(index, stash, context, todo);
             // Copied when the batch leaves. Who writes to this page here before that has had it invalidated, which kills the grant;
             // and once ownership went with it nobody has it but us.
             let length = if grant.data { length } else { 0 };
@@ -324,13 +326,26 @@ impl Share {
 
     /// Records the new holder. The folio, if any, is locked. Should the requester have vanished in this moment, the
     /// stash stays behind without an owner, and whoever comes next restores it.
-    fn commit(&self, index: u64, stash: Option<RBTreeNode<u64, Stash>>, todo: &mut Todo) {
+    fn commit(
+        &self,
+        index: u64,
+        stash: Option<RBTreeNode<u64, Stash>>,
+        context: Context,
+        todo: &mut Todo,
+    ) {
         let mut state = self.state.lock();
+        state.unsent |= context == Context::Grants;
         // With the holder, and not before: a stash without an owner is put back into the page cache by the next local reader.
         let old = stash.and_then(|stash| state.stash.insert(stash));
         state.granted(self.id, index, todo);
         drop(state);
         drop(old);
+    }
+
+    /// The work item for grants sends what it has granted.
+    pub(super) fn flush(&self, out: &mut Outbox) {
+        out.flush();
+        self.state.lock().unsent = false;
     }
 
     /// Sends a grant. `todo` are the actions that follow from it: a recall among them must not overtake it, or it would kill it.

@@ -378,12 +378,17 @@ impl Share {
             }
             if count == 0 {
                 if after == 0 {
+                    if context == Context::Grants {
+                        self.flush(&mut out);
+                    }
                     return;
                 }
                 after = 0;
                 continue;
             }
             if context == Context::Grants {
+                // It may wait for the disk.
+                self.flush(&mut out);
                 self.read_ahead(&batch[..count]);
             }
             for (index, action) in batch[..count].iter().flatten() {

@@ -221,6 +221,8 @@ pub(super) struct State {
     pub(super) opens: KVec<Opens>,
     /// How many [`Share::pull`] and [`Share::cleaning`] are under way: what is dirty goes to disk before it is granted away.
     pub(super) pulls: u32,
+    /// The work item for grants has recorded holders, and what it grants them may lie in its outbox still.
+    pub(super) unsent: bool,
     /// Local descriptors opened with `O_ORIGIN`.
     pub(super) descriptors: u32,
     /// Its pages are being taken home, to end it; `true`: this was wanted once more meanwhile.
@@ -435,6 +437,7 @@ impl Share {
                     frozen: KVec::new(),
                     opens: KVec::new(),
                     pulls: 1,
+                    unsent: false,
                     descriptors: 0,
                     settling: None,
                     disowning: false,

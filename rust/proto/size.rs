@@ -28,7 +28,8 @@ impl Size {
         self.bytes
     }
 
-    /// The file has a new id, and no page of it is held: its seqs begin anew. The size stays until an answer says another.
+    /// The file's id has ended, or it has a new one: seqs begin anew, and pages that were granted before count no more. The size stays until
+    /// an answer says another.
     pub fn restart(&mut self) {
         self.seq = 0;
         self.reach = None;

@@ -891,7 +891,7 @@ fn write_through(
         };
         match chunk.wait() {
             Ok(header) => {
-                kept.learn_size(header.seq, header.size);
+                kept.learn_size(&header, header.size);
                 let bytes = (header.count as usize).min(chunk.payload.len());
                 if failure.is_none() {
                     written += bytes;

@@ -553,7 +553,7 @@ impl Inode {
             }
         }
         if header.seq != 0 {
-            self.learn_size(header.seq, header.size);
+            self.learn_size(header, header.size);
         }
         if let Some(Slot {
             hold: Hold::Fill(folio),
@@ -635,7 +635,7 @@ impl Inode {
         let mut refusal = None;
         let mut again = false;
         loop {
-            self.settle(page, end)?;
+            self.settle(page)?;
             let seen = self.changes.seen();
             // SAFETY: The caller keeps the inode.
             let folio = unsafe { Locked::create(self.mapping(), page) }?;
@@ -672,8 +672,10 @@ impl Inode {
         }
     }
 
-    /// Waits until no request for the page is in flight, but not beyond `end` ([`net::now_us`]). Sleeps; `EINTR`: killed, `ETIMEDOUT`.
-    fn settle(&self, page: u64, end: u64) -> Result {
+    /// Waits until no request for the page is in flight, for as long as the one of now can take: an origin that waits for its disk is waited
+    /// for. Sleeps; `EINTR`: killed, `ETIMEDOUT`: there was always another one.
+    fn settle(&self, page: u64) -> Result {
+        let end = net::now_us().saturating_add(exchange::longest_wait_us());
         loop {
             let seen = self.changes.seen();
             if !self.state.lock().in_flight(page) {

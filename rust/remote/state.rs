@@ -32,6 +32,7 @@ use kernel::{
 };
 
 use super::{
+    file::session_of,
     lock::Operation,
     pages::{Failed, Request},
     recall::{Claimed, Outcome, Pinned},
@@ -86,6 +87,11 @@ impl FileId {
     /// The file that a request was made for by [`FileId::header`].
     pub(super) fn of(request: &Header) -> FileId {
         FileId::new(request.file, (request.epoch, request.peer_epoch))
+    }
+
+    /// The file that an answer is about.
+    fn of_answer(answer: &Header) -> FileId {
+        FileId::new(answer.file, session_of(answer))
     }
 
     /// For a request about the file, which is sent in that session or not at all.
@@ -516,11 +522,18 @@ impl Inode {
         }
     }
 
-    /// Takes a size that came with decision `seq` of the origin, if that is newer.
-    pub(super) fn learn_size(&self, seq: u64, size: u64) {
+    /// Takes a size that came with an answer of the origin, if that is newer than what is known.
+    pub(super) fn learn_size(&self, answer: &Header, size: u64) {
         let mut state = self.state.lock();
-        // A file that the origin does not share has no counter; then no descriptor here depends on the order either.
-        let unordered = state.readers == 0 && state.writers == 0;
+        let shared = state.file != 0;
+        if shared && answer.seq != 0 && FileId::of_answer(answer) != state.file_id() {
+            // Of a life that is over, or of one that has not begun: its seqs are of another counter.
+            return;
+        }
+        let seq = if shared { answer.seq } else { 0 };
+        // A file that the origin does not share has no counter. Where it is not open, or only in sessions that are over, no descriptor
+        // depends on the order either.
+        let unordered = !shared || (state.readers == 0 && state.writers == 0);
         state
             .size
             .learn(seq, size, unordered, |page| self.copy(page));
@@ -547,7 +560,7 @@ impl Inode {
 
     /// Takes what an answer of the origin says. The kernel's inode must be valid. Process context.
     pub(super) fn learn(&self, header: &Header, attributes: &Attributes) {
-        self.learn_size(header.seq, attributes.size);
+        self.learn_size(header, attributes.size);
         let time = |time: crate::proto::wire::Time| bindings::timespec64 {
             tv_sec: time.seconds,
             tv_nsec: time.nanoseconds as isize,
@@ -713,6 +726,8 @@ impl Inode {
             // With the session the origin has ended all locks.
             state.operations.clear();
             state.pinned.clear();
+            // Nor does what is cached hold up the size: nobody asks for it any more.
+            state.size.restart();
             (
                 core::mem::take(&mut state.file),
                 core::mem::take(&mut state.puts),

@@ -186,7 +186,7 @@ impl Put {
             !state.jobs.is_empty()
         };
         if header.seq != 0 {
-            inode.learn_size(header.seq, header.size);
+            inode.learn_size(header, header.size);
         }
         inode.changes.happen();
         if waiting {
@@ -370,7 +370,7 @@ impl Inode {
         let answer = call(&self.peer, header, &[])?.header;
         // What came home before the session ended may be lost.
         self.state.lock().usable_in(life)?;
-        self.learn_size(answer.seq, answer.size);
+        self.learn_size(&answer, answer.size);
         if answer.index != 0 {
             // The origin tells the node; here every descriptor is.
             let error = exchange::error_of(answer.index);

@@ -111,6 +111,17 @@ for held in 1 0; do
 	check "… a program of the origin sees that" o "reader.join(10) or seen" "[b'new$held']"
 done
 
+# ---- a disk that stands still for longer than a silent origin is waited for: this one says that it works
+must o "put('$m/still', data(PAGE)); run('sync')"
+must r "still = os.open('$v/still', RW)"
+must o "drop_caches(); disk.stand_still()"
+tell r "os.pwrite(still, b'new', 100)"
+sleep 12
+must o "disk.go_on()"
+expect_eq "a write into a page that is not here waits for a disk that stands still" "$(answer r)" 3
+check "… and is seen" r "os.pread(still, 4, 99) == data(PAGE)[99:100] + b'new'"
+must r "os.close(still)"
+
 leave r s
 must o "os.close(late); os.close(plain); os.close(new); run('vremote export del $m')"
 check "all of it is let go: the file system can be unmounted" o "wait(lambda: os.system('umount $m 2>/dev/null') == 0, 20)"

@@ -87,6 +87,8 @@ gaps = [i for i in range(1, len(seen)) if seen[i][0] - seen[i - 1][0] > 4]"
 check "that node, which had read a page again and again, has stood still once" r "len(gaps)" 1
 check "… and does not show that page as it was before, not even to a read that was under way" r "set(g for t, g in seen[gaps[0]:]) & {b'o'} or 'none'" none
 check "what was open there is over" r "error_of(os.pread, fd, 1, 0) in ('ESTALE', 'ETIMEDOUT', 'EIO')"
+must o "os.ftruncate(clean, 10)"
+check "… and does not keep the size that the file had then" r "os.stat('/vremote/node1$DIR/clean').st_size" 10
 # What is over is ESTALE whether bytes were lost with it or not. A descriptor that is opened then is told what nobody has been told yet.
 lost() { # FILE: what two fsyncs of a new descriptor say
 	ask r "wait(lambda: error_of(lambda: globals().update(probe=remote('$1'))) == 'none', 30) and (error_of(os.fsync, probe), error_of(os.fsync, probe), os.close(probe))"
@@ -94,6 +96,8 @@ lost() { # FILE: what two fsyncs of a new descriptor say
 expect_eq "fsync says that bytes are lost" "$(lost "$f")" "('EIO', 'none', None)"
 expect_eq "… and not of a file of which none are" "$(lost "$DIR/clean")" "('none', 'none', None)"
 check "… what was open is over for fsync as well" r "(error_of(os.fsync, fd), error_of(os.fsync, clean))" "('ESTALE', 'ESTALE')"
+must o "os.ftruncate(clean, 20)"
+check "… nor does it keep the size after another one was opened and closed" r "os.stat('/vremote/node1$DIR/clean').st_size" 20
 must r "os.close(clean)"
 must o "os.close(clean)"
 expect "… and the log of that node" on 2 sh -c 'dmesg | grep vremote: | grep -q "bytes written to inode .* are lost"'

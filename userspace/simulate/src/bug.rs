@@ -74,6 +74,8 @@ pub enum Bug {
     TruncatedUnfrozen,
     /// A size counts whatever came before.
     SizeOfAnyAge,
+    /// A page that was asked back holds up the size until it is known that it has arrived.
+    SizeHeldUpOnTheWay,
     /// Pieces of two grants make one page.
     PiecesMixed,
     /// A request that was lost is not sent again.
@@ -82,7 +84,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 31] = [
+    pub const ALL: [Bug; 32] = [
         Bug::LeaseFromAnswer,
         Bug::GrantedWhileClosed,
         Bug::FencedWithoutMargin,
@@ -112,6 +114,7 @@ impl Bug {
         Bug::RefusedIsNotStashed,
         Bug::TruncatedUnfrozen,
         Bug::SizeOfAnyAge,
+        Bug::SizeHeldUpOnTheWay,
         Bug::PiecesMixed,
         Bug::NothingIsSentAgain,
     ];

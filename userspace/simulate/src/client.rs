@@ -43,6 +43,7 @@ pub enum What {
     Write { first: u64, pages: u64 },
     Append { pages: u64 },
     Resize { pages: u64 },
+    Stat,
     Sync,
 }
 
@@ -150,6 +151,7 @@ impl Client {
             at if at < shape.resizes + 2 + shape.writes * 12 / 16 => {
                 self.write(descriptor, page, pages).await
             }
+            _ if sim.below(8) == 0 => self.stat(descriptor).await,
             _ => self.read(descriptor, page, pages).await.map(|_| ()),
         }
     }
@@ -357,6 +359,27 @@ impl Client {
             Kind::Remote(handle) => handle.inode.size(),
         };
         bytes / PAGE_BYTES as u64
+    }
+
+    /// fstat(2).
+    async fn stat(&self, descriptor: &Descriptor) -> Result {
+        let before = descriptor.epoch();
+        let (number, called) = self.begin(descriptor.file, What::Stat);
+        let size = match &descriptor.kind {
+            Kind::Local { file, .. } => Ok(file.size()),
+            Kind::Remote(handle) => handle.size().await,
+        };
+        self.end(number, &size);
+        let pages = size? / PAGE_BYTES as u64;
+        self.node
+            .note(&[21, pages], || format!("the size is {pages} pages"));
+        // The origin was asked, and it needs no lease.
+        if before == descriptor.epoch() {
+            let life = descriptor.life(&self.node);
+            let world = &self.node.world;
+            world.ghost(|ghost| ghost.sized(descriptor.file, pages, called, life));
+        }
+        Ok(())
     }
 
     /// ftruncate(2).

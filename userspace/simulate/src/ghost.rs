@@ -7,7 +7,7 @@
 //! an origin that crashed: both put an older version at its end once more. That order is the witness for linearizability:
 //!
 //! - a write that returned took effect between its call and its return, once, on top of the last version;
-//! - a read returns a version that was the last one at some moment between its call and its return;
+//! - a read returns a version that was the last one at some moment between its call and its return, an fstat the size;
 //! - what an `fsync` had confirmed is never behind what a loss puts back; nor is what the origin itself had of the page;
 //! - whatever is lost is told by the next `fsync` of everybody whose descriptor was open then.
 //!
@@ -576,6 +576,25 @@ impl Ghost {
                 name(stamp),
                 name(first),
                 name(last)
+            ));
+        }
+    }
+
+    /// An fstat that was called at `called` said that a file has so many pages: then the last of them was there at some moment until it
+    /// returned, and the one behind it was not.
+    pub fn sized(&mut self, file: Page, pages: u64, called: Time, life: usize) {
+        let now = self.now;
+        let mut seen = |index, there: bool| {
+            let history = self.history(life, Page { index, ..file });
+            let wrong = history
+                .within(called, now)
+                .all(|stamp| (stamp == ABSENT) == there);
+            !wrong
+        };
+        if !(pages == 0 || seen(pages - 1, true)) || !seen(pages, false) {
+            self.fail(format!(
+                "an fstat of n{}/{} said that it has {pages} pages, and it never had from its call to its return",
+                file.origin, file.file
             ));
         }
     }

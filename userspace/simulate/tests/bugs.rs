@@ -37,6 +37,7 @@ fn profile(bug: Bug) -> Profile {
         | Bug::AckNotWhenCachedAgain
         | Bug::TruncatedUnfrozen
         | Bug::SizeOfAnyAge
+        | Bug::SizeHeldUpOnTheWay
         | Bug::PiecesMixed
         | Bug::NothingIsSentAgain => Profile::Rough,
     }

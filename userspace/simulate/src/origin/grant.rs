@@ -117,9 +117,6 @@ impl Share {
             )
         };
         if again {
-            if context != Context::Grants {
-                return Granting::Later;
-            }
             self.commit(index, None, todo);
             self.send_grant(index, grant, &[]);
             return Granting::Done;

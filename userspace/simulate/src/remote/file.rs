@@ -88,7 +88,7 @@ fn close_at(peer: &Rc<Peer>, session: (u64, u64), file: u64) {
 }
 
 /// The session that an answer belongs to.
-fn session_of(answer: &Header) -> (u64, u64) {
+pub fn session_of(answer: &Header) -> (u64, u64) {
     (answer.peer_epoch, answer.epoch)
 }
 
@@ -132,7 +132,7 @@ impl Handle {
             }
             state.writers += 1;
         }
-        inode.learn_size(header.seq, attributes.size);
+        inode.learn_size(&header, attributes.size);
         let cursor = inode.wb_err.get().sample();
         Ok(Handle {
             life: inode.lives(),
@@ -226,6 +226,13 @@ impl Handle {
         Ok((first, written))
     }
 
+    /// fstat(2): the size in bytes.
+    pub async fn size(&self) -> Result<u64> {
+        let inode = self.inode()?;
+        inode.refresh().await?;
+        Ok(inode.size())
+    }
+
     /// ftruncate(2).
     pub async fn set_size(&self, size: u64) -> Result {
         let inode = self.inode()?;
@@ -237,7 +244,7 @@ impl Handle {
         };
         let answer = call(&inode.peer, header, &[]).await?;
         let attributes = Attributes::decode(&answer.payload).ok_or(Errno::EPROTO)?;
-        inode.learn_size(answer.header.seq, attributes.size);
+        inode.learn_size(&answer.header, attributes.size);
         Ok(())
     }
 
@@ -262,7 +269,7 @@ impl Inode {
         };
         let answer = call(&self.peer, header, &[]).await?;
         let attributes = Attributes::decode(&answer.payload).ok_or(Errno::EPROTO)?;
-        self.learn_size(answer.header.seq, attributes.size);
+        self.learn_size(&answer.header, attributes.size);
         Ok(())
     }
 
@@ -342,7 +349,7 @@ impl Inode {
             let (chunk, pages) = flight.remove(0);
             match chunk.wait(self).await {
                 Ok(header) => {
-                    self.learn_size(header.seq, header.size);
+                    self.learn_size(&header, header.size);
                     let done = (header.count as usize / PAGE_BYTES).min(pages);
                     if failure.is_none() {
                         written += done;

@@ -483,7 +483,7 @@ impl Inode {
             }
         }
         if header.seq != 0 {
-            self.learn_size(header.seq, header.size);
+            self.learn_size(header, header.size);
         }
         if let Some(Slot {
             hold: Hold::Fill(folio),

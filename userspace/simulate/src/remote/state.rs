@@ -19,6 +19,7 @@ use vremote_proto::{
 };
 
 use super::{
+    file::session_of,
     pages::{Failed, Request},
     recall::{Claimed, Outcome},
     writeback::Put,
@@ -234,18 +235,31 @@ impl Inode {
         }
     }
 
-    /// Takes a size that came with decision `seq` of the origin, if that is newer.
-    pub fn learn_size(&self, seq: u64, size: u64) {
+    /// Takes a size that came with an answer of the origin, if that is newer than what is known.
+    pub fn learn_size(&self, answer: &Header, size: u64) {
         let any = self.node().world.has(Bug::SizeOfAnyAge);
+        let held_up = self.node().world.has(Bug::SizeHeldUpOnTheWay);
         let mut state = self.state.borrow_mut();
         if any {
             state.size.restart();
         }
-        let unordered = state.readers == 0 && state.writers == 0;
+        let shared = state.file != 0;
+        let ours = (answer.file, session_of(answer)) == (state.file, state.session);
+        if shared && answer.seq != 0 && !ours {
+            return;
+        }
+        let seq = if shared { answer.seq } else { 0 };
+        let unordered = !shared || (state.readers == 0 && state.writers == 0);
         let State {
             size: known, words, ..
         } = &mut *state;
-        known.learn(seq, size, unordered, |page| State::copy_in(words, page));
+        known.learn(seq, size, unordered, |page| {
+            let mut copy = State::copy_in(words, page);
+            if held_up && copy.held().is_none() {
+                copy.state = CopyState::Shared;
+            }
+            copy
+        });
     }
 
     /// Lets the work item run.
@@ -342,6 +356,7 @@ impl Inode {
             if !node.world.has(Bug::OldJobsKept) {
                 state.jobs.clear();
             }
+            state.size.restart();
             (
                 core::mem::take(&mut state.file),
                 core::mem::take(&mut state.puts),

@@ -14,7 +14,10 @@ use vremote_proto::{
     wire::{flags, Header, Kind},
 };
 
-use super::state::{Inode, State};
+use super::{
+    file::session_of,
+    state::{Inode, State},
+};
 use crate::{
     bug::Bug,
     folio::{Folio, Locked},
@@ -125,7 +128,7 @@ impl Put {
             !state.jobs.is_empty()
         };
         if header.seq != 0 {
-            inode.learn_size(header.seq, header.size);
+            inode.learn_size(header, header.size);
         }
         inode.changes.happen();
         if waiting {
@@ -316,13 +319,13 @@ impl Inode {
             ..Header::new(Kind::Commit)
         };
         let answer = call(&self.peer, header, &[]).await?.header;
-        self.learn_size(answer.seq, answer.size);
+        self.learn_size(&answer, answer.size);
         if answer.index != 0 {
             let error = Errno::from_raw(answer.index as i32);
             self.told_of_error(answer.count, error);
             return Err(error);
         }
-        Ok((answer.peer_epoch, answer.epoch))
+        Ok(session_of(&answer))
     }
 
     /// Drops a clean page, as the kernel does when memory is short.
