@@ -148,6 +148,14 @@ start memory=4
 PHASES=$LAZY
 fates 2 vremoted lazy
 fates 1 vremote-migrate lazy
+# CRIU waits for the tree that it is to give memory to, and for nobody else.
+sh_on 2 'for i in $(seq 3000); do ! pgrep -f "[c]riu lazy-pages" >/dev/null || break; sleep 0.01; done; pkill -9 -x vremoted' &
+killer=$!
+expect_fail "vremoted of node 2 is killed before the memory is asked for" move 1 2 --mode lazy 2>"$TMP/err"
+wait $killer
+daemons >"$TMP/daemons"
+expect "… the source goes on" eventually 120 goes_on
+expect "… no CRIU is left over" eventually 30 sh_on 2 '! pgrep -x criu'
 on 1 python3 $MOVER stop "$DIR" >"$TMP/end"
 expect_match "… it ends well" "$(cat "$TMP/end")" '^end '
 

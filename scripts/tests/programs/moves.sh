@@ -69,7 +69,7 @@ LIKE='like() {
 clean() {
 	sh_on "$1" "$LIKE"'
 		for i in $(seq 200); do
-			left=$(pgrep -x criu; ls /var/lib/vremote/jobs; ls /var/lib/vremote/claims /run/vremote/away 2>/dev/null | grep -x "[0-9a-f]*"; ls -d /sys/fs/cgroup/vremote/*/ /run/vremote/leaving/* 2>/dev/null; vremote jobs | tail -n +2)
+			left=$(pgrep -xa criu; ls /var/lib/vremote/jobs; ls /var/lib/vremote/claims /run/vremote/away 2>/dev/null | grep -x "[0-9a-f]*"; ls -d /sys/fs/cgroup/vremote/*/ /run/vremote/leaving/* 2>/dev/null; vremote jobs | tail -n +2)
 			[ -n "$left" ] || left=$(diff <(echo "$1") <(like))
 			[ -n "$left" ] || exit 0
 			sleep 0.1

@@ -747,9 +747,11 @@ pub struct LazyPages(Mode);
 const LISTEN_LIMIT: Duration = Duration::from_secs(30);
 
 impl LazyPages {
-    /// Starts it; `pages` leads to the dump.
-    pub fn start(images: &Path, pages: UnixStream) -> Result<LazyPages, Problem> {
+    /// Starts it; `pages` leads to the dump. `cgroup`: that of the tree. Until the restore has come to it, it does not notice that it is alone:
+    /// if this process is killed, it ends together with the tree.
+    pub fn start(images: &Path, pages: UnixStream, cgroup: &Path) -> Result<LazyPages, Problem> {
         let mut mode = start_mode("lazy-pages", &["--page-server"], images, pages)?;
+        fs::write(cgroup.join("cgroup.procs"), mode.child.id().to_string())?;
         let until = Instant::now() + LISTEN_LIMIT;
         while !images.join("lazy-pages.socket").exists() {
             if let Some(status) = mode.child.try_wait()? {

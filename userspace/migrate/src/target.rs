@@ -348,7 +348,9 @@ impl Arrival<'_> {
         child: Option<i32>,
     ) -> Result<(), Problem> {
         let mut lazy = match self.stream.take() {
-            Some(Stream::Lazy(channel)) => Some(Lazy::start(&self.images(), channel)?),
+            Some(Stream::Lazy(channel)) => {
+                Some(Lazy::start(&self.images(), channel, &self.cgroup)?)
+            }
             _ => None,
         };
         let runs = child
@@ -452,11 +454,11 @@ const LAZY_LOST: Duration = Duration::from_secs(1);
 const LAZY_PAUSE: Duration = Duration::from_millis(20);
 
 impl Lazy {
-    fn start(images: &Path, channel: Channel) -> Result<Lazy, Problem> {
+    fn start(images: &Path, channel: Channel, cgroup: &Cgroup) -> Result<Lazy, Problem> {
         let (ours, theirs) = criu::pages_socket()?;
         let relay = Relay::start(channel, ours, &Count::default(), AtEnd::Hide)?;
         Ok(Lazy {
-            pages: LazyPages::start(images, theirs)?,
+            pages: LazyPages::start(images, theirs, cgroup.path())?,
             relay: Some(relay),
         })
     }
