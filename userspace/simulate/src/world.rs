@@ -387,11 +387,14 @@ impl World {
                 record.owner.map(usize::from) == Some(node.number) && record.seq == copy.seq
             })
         });
-        let fenced = self.ghost(|ghost| ghost.is_fenced(session.1));
+        if self.ghost(|ghost| ghost.is_fenced(session.1)) {
+            // Of no effect, whatever has become of the origin since: it must not return.
+            return;
+        }
         self.ghost(|ghost| {
-            ghost.written_away(page, life, before, stamp, node.number, owner && !fenced);
+            ghost.written_away(page, life, before, stamp, node.number, owner);
         });
-        if owner && !fenced && life == self.ghost(|ghost| ghost.life(page.origin)) {
+        if owner && life == self.ghost(|ghost| ghost.life(page.origin)) {
             self.nobody_shows_another(page, Some(node.number));
         }
     }

@@ -25,11 +25,10 @@ fn profile(bug: Bug) -> Profile {
         | Bug::OpenedInOldSession
         | Bug::DescriptorRevived
         | Bug::SyncWithoutFlush => Profile::Crash,
-        Bug::StolenDuringSync | Bug::StashLeft => Profile::Storm,
-        Bug::ConfirmedBeforeInstalled
-        | Bug::DiskErrorToldToOne
-        | Bug::ErrorsOfOldSession
-        | Bug::RefusedIsNotStashed => Profile::Disk,
+        Bug::StolenDuringSync | Bug::StashLeft | Bug::ErrorsOfOldSession => Profile::Storm,
+        Bug::ConfirmedBeforeInstalled | Bug::DiskErrorToldToOne | Bug::RefusedIsNotStashed => {
+            Profile::Disk
+        }
         Bug::RepliesForgotten
         | Bug::RunsTwice
         | Bug::PutOfAnotherGrant
@@ -46,9 +45,8 @@ fn profile(bug: Bug) -> Profile {
 /// The first schedule: shortly before one that finds it, for those that few do.
 fn first(bug: Bug) -> u64 {
     match bug {
-        Bug::LeaseFromAnswer => 1200,
-        Bug::ErrorsOfOldSession => 300,
-        Bug::SizeOfAnyAge => 400,
+        Bug::ErrorsOfOldSession => 1200,
+        Bug::SizeOfAnyAge => 300,
         _ => 0,
     }
 }
