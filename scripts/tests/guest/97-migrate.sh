@@ -128,6 +128,24 @@ kill_after() { # PERCENT NODE PROGRAM MODE: kills it within a move; sets STATUS
 	wait $mover && STATUS="it moved" || STATUS="it stayed"
 }
 alone() { [[ $(where) =~ ^[12]\ $ ]]; }
+# CRIU of the source is killed while the target restores: the tree goes on at once, and is not to run at the target as well.
+start memory=4
+RESTORING='for i in $(seq 3000); do ! ls /var/lib/vremote/jobs/*/*/restore.log >/dev/null 2>&1 || break; sleep 0.01; done'
+(
+	sh_on 2 "$RESTORING; pkill -STOP -x criu"
+	on 1 pkill -9 -x criu
+	sleep 1
+	on 2 pkill -CONT -x criu
+) &
+killer=$!
+expect_fail "CRIU of the source is killed while the target restores" move 1 2 --mode stop 2>"$TMP/err"
+wait $killer
+note "$(tail -n 2 "$TMP/err")"
+expect "… the source goes on" goes_on
+eventually 10 alone
+expect_eq "… alone" "$(where)" "1 "
+expect_eq "… no step is missing or doubled" "$(ends)" ok
+start memory=4
 fates() { # NODE PROGRAM MODE
 	local percent
 	for percent in $PHASES; do

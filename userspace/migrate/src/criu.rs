@@ -401,11 +401,14 @@ impl Worker {
                 let notify_success = Some(answer.is_ok());
                 // The first refusal is the reason; what follows it is only cleaning up.
                 refused = refused.or(answer.err());
-                self.send(&Request {
+                let sent = self.send(&Request {
                     kind: kind::NOTIFY,
                     notify_success,
                     ..Request::default()
-                })?;
+                });
+                if let Err(error) = sent {
+                    return Err(refused.unwrap_or_else(|| error.into()));
+                }
                 continue;
             }
             return match (refused, response.success) {
@@ -640,7 +643,12 @@ impl Restore<'_> {
         if let Some(child) = &worker.child {
             fs::write(self.cgroup.join("cgroup.procs"), child.id().to_string())?;
         }
-        let response = worker.run(&request, "restore the process", &log, None, &mut notified)?;
+        let response = worker.run(&request, "restore the process", &log, None, &mut notified);
+        if response.is_err() && self.child.is_some() {
+            // If CRIU was killed, what it has made of a child waits for it for ever, and who is around it for them.
+            fs::write(self.cgroup.join("cgroup.kill"), "1")?;
+        }
+        let response = response?;
         Ok(Made {
             pid: response.restore.unwrap_or_default().pid,
             outside: worker.child.take_if(|_| self.child.is_some()),

@@ -378,7 +378,7 @@ impl Arrival<'_> {
             child,
         };
         let Made { pid, outside } = match &mut lazy {
-            Some(lazy) => lazy.guard(&self.cgroup, || restore.restore(&mut decide))?,
+            Some(lazy) => lazy.guard(|| restore.restore(&mut decide))?,
             None => restore.restore(&mut decide)?,
         };
         if let Some((runs, outside)) = runs.zip(outside) {
@@ -389,7 +389,7 @@ impl Arrival<'_> {
         if let Some(lazy) = &mut lazy {
             writer.send(&running)?;
             // Until this is over the source has the memory, and cannot be gone. Without it the tree must not run on.
-            lazy.finish(&self.cgroup)?;
+            lazy.finish()?;
             self.note_commit(Some(pid))?;
             running = Answer::Complete;
         } else if let Err(problem) = self.note_commit(Some(pid)) {
@@ -442,6 +442,17 @@ impl Arrival<'_> {
 struct Lazy {
     pages: LazyPages,
     relay: Option<Relay>,
+    cgroup: Cgroup,
+    complete: bool,
+}
+
+/// The tree goes first: without who gives it its memory it would see an empty one.
+impl Drop for Lazy {
+    fn drop(&mut self) {
+        if !self.complete {
+            let _ = self.cgroup.kill();
+        }
+    }
 }
 
 /// CRIU ends within this after its stream has, if it has all pages.
@@ -460,14 +471,17 @@ impl Lazy {
         Ok(Lazy {
             pages: LazyPages::start(images, theirs, cgroup.path())?,
             relay: Some(relay),
+            cgroup: cgroup.clone(),
+            complete: false,
         })
     }
 
     /// Waits until all pages are there. If that fails, the tree is killed before it can see an empty one.
-    fn finish(&mut self, cgroup: &Cgroup) -> Result<(), Problem> {
+    fn finish(&mut self) -> Result<(), Problem> {
         let done = self.wait();
+        self.complete = done.is_ok();
         if done.is_err() {
-            cgroup.kill()?;
+            self.cgroup.kill()?;
         }
         if let Some(relay) = self.relay.take().filter(|_| done.is_ok()) {
             // All is there; how the source ends its side does not matter.
@@ -504,9 +518,9 @@ impl Lazy {
     /// waits for a page, as long as it takes.
     fn guard<T>(
         &mut self,
-        cgroup: &Cgroup,
         restore: impl FnOnce() -> Result<T, Problem>,
     ) -> Result<T, Problem> {
+        let cgroup = self.cgroup.clone();
         let (done, is_done) = mpsc::channel::<()>();
         thread::scope(|scope| {
             let guard = scope.spawn(move || {

@@ -17,6 +17,7 @@ use crate::{
     problem::Problem,
     protocol::{Answer, Request},
     target::{ask, out_of_order},
+    tree::is_held,
 };
 
 /// What has become of a committed tree is asked by this program for so long; then by the daemon of this node.
@@ -89,6 +90,13 @@ impl Move {
         }))?;
         // Of lazy memory it is CRIU that keeps it, and only then the daemon: in between it is stopped.
         self.signal(Signal::STOP)?;
+        if !is_held(self.order.root.pid) {
+            // It has gone on since it was dumped.
+            return Err(Problem::new(
+                "CRIU ended and let the process go before it was handed over",
+                "try again; the process goes on here",
+            ));
+        }
         Ok(())
     }
 

@@ -138,6 +138,10 @@ impl Move {
 
     /// Waits until all pages are there. A failure of the dump is more telling than that of the stream.
     fn end_stream(&mut self, relay: Relay, dumped: Result<(), Problem>) -> Result<(), Problem> {
+        if dumped.is_err() {
+            // The target may still be busy with what it has got.
+            relay.break_off();
+        }
         let relayed = relay.finish();
         dumped.and(relayed)?;
         self.done(&Request::Received)
