@@ -516,10 +516,7 @@ impl Lazy {
 
     /// Restores while memory comes. Should it not come any more, all in the cgroup is killed: a CRIU that restores waits for a tree that
     /// waits for a page, as long as it takes.
-    fn guard<T>(
-        &mut self,
-        restore: impl FnOnce() -> Result<T, Problem>,
-    ) -> Result<T, Problem> {
+    fn guard<T>(&mut self, restore: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem> {
         let cgroup = self.cgroup.clone();
         let (done, is_done) = mpsc::channel::<()>();
         thread::scope(|scope| {
