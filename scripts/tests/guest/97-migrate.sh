@@ -130,9 +130,9 @@ kill_after() { # PERCENT NODE PROGRAM MODE: kills it within a move; sets STATUS
 alone() { [[ $(where) =~ ^[12]\ $ ]]; }
 # CRIU of the source is killed while the target restores: the tree goes on at once, and is not to run at the target as well.
 start memory=4
-RESTORING='for i in $(seq 3000); do ! ls /var/lib/vremote/jobs/*/*/restore.log >/dev/null 2>&1 || break; sleep 0.01; done'
 (
-	sh_on 2 "$RESTORING; pkill -STOP -x criu"
+	# The first process in a tree's cgroup is the CRIU that is about to make the tree.
+	sh_on 2 'n=0; while [ $((n += 1)) -lt 1000000 ]; do for list in /sys/fs/cgroup/vremote/*/cgroup.procs; do ! read -r pid 2>/dev/null <"$list" || break 2; done; done; kill -STOP $pid'
 	on 1 pkill -9 -x criu
 	sleep 1
 	on 2 pkill -CONT -x criu
