@@ -155,7 +155,8 @@ fates() { # NODE PROGRAM MODE
 		# A tree that has begun to arrive, and has never run, is ended within a second or two.
 		eventually 10 alone
 		expect_match "… one of them goes on" "$(where)" '^[12] $'
-		if [ "$(where)" = "2 " ]; then expect "… back" move 2 1 --mode stop; fi
+		# Not before the daemons have agreed that it is there.
+		if [ "$(where)" = "2 " ]; then expect "… back" eventually 60 move 2 1 --mode stop; fi
 	done
 }
 fates 2 vremoted stop
